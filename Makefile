@@ -1,0 +1,47 @@
+# make demo    train a small model with a CVXPY layer inside, on real data; writes examples/figures/quickstart.png
+# make test    the tests
+# Both set up .venv first, once, with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SETUP := setup.py pyproject.toml constraints.txt
+JOBS ?= 2
+
+.PHONY: demo test test-slow lint types bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/single_call.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.venv $(SETUP)
+	$(INSTALL) -e '.[torch,examples]'
+	touch $@
+
+# tensorflow-cpu stands in for the user's tensorflow: the same library without a gigabyte of GPU code.
+$(VENV)/.test: $(VENV)/.venv $(SETUP)
+	$(INSTALL) -e '.[torch,jax,test]' tensorflow-cpu keras ruff mypy
+	touch $@
