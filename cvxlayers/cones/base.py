@@ -1,0 +1,73 @@
+"""What a cone K must offer: the projection onto its dual cone, and the derivative of that projection.
+
+With v = y - s (Moreau):  y = proj_K*(v),  s = proj_K(-v) = y - v,  y's = 0.
+The derivative D of proj_K* at v is symmetric with eigenvalues in [0, 1]: D = U diag(d) U', U orthogonal.
+In the basis U every cone looks like an orthant: d = 1 is an active row, d = 0 an inactive one, between them lies curvature.
+
+All arrays are (..., dim): any number of leading dimensions, the last one holds the rows of one cone.
+At a kink, where D does not exist, an element of the Clarke derivative is returned: the limit from the side d = 0.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+
+class Spectrum(ABC):
+    """D = U diag(d) U' at a point. d: (..., dim). Matrices M are (..., dim, c): c columns at once."""
+
+    d: np.ndarray
+
+    @abstractmethod
+    def to(self, M):
+        """U'M."""
+
+    @abstractmethod
+    def back(self, M):
+        """U M."""
+
+    def apply(self, h):
+        """D h, for h (..., dim)."""
+        return self.back(self.d[..., None] * self.to(h[..., None]))[..., 0]
+
+
+class Diagonal(Spectrum):
+    """U = I: polyhedral cones."""
+
+    def __init__(self, d):
+        self.d = d
+
+    def to(self, M):
+        return M
+
+    def back(self, M):
+        return M
+
+
+class Dense(Spectrum):
+    """U as an array (..., dim, dim)."""
+
+    def __init__(self, d, U):
+        self.d, self.U = d, U
+
+    def to(self, M):
+        return np.swapaxes(self.U, -1, -2) @ M
+
+    def back(self, M):
+        return self.U @ M
+
+
+class Cone(ABC):
+    """A cone of `dim` rows."""
+
+    dim: int
+
+    @abstractmethod
+    def project(self, v):
+        """y = proj_K*(v), (..., dim) -> (..., dim)."""
+
+    @abstractmethod
+    def spectrum(self, v) -> Spectrum:
+        """The spectral decomposition of D = d proj_K* / dv at v."""

@@ -1,0 +1,167 @@
+"""The exponential cone K = closure{(x, y, z): y > 0, y exp(x/y) <= z}, rows (x, y, z).
+
+Outside K, its polar and the faces, the two parts of w = -v lie on rays with one common parameter rho:
+    s = proj_K(w) = a (rho, 1, e^rho),    y = s - w = b (-1, rho - 1, e^-rho),    s'y = 0 for every rho,
+so rho is the root of one increasing function: Friberg, "Projection onto the exponential cone: a univariate root-finding
+problem" (2021). With w = (r, q, t) the first two rows give a = A/Q, b = B/Q, A = (rho - 1) r + q, B = r - rho q,
+Q = rho^2 - rho + 1, and the third one is solved in logarithms, where it is nearly linear:
+    log(A e^rho + Q max(-t, 0)) - log(B e^-rho + Q max(t, 0)) = 0.
+The derivative has the eigenvectors s, y and s x y. The cone is curved only across its rays, hence the eigenvalues of D
+are 0, 1 and g_y |s| / (g_s |y| + g_y |s|)-like ratios of positive numbers (see `Curved`): no cancellation anywhere.
+"""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from .base import Cone, Dense
+
+_EPS = np.finfo(np.float64).eps
+
+
+def increasing_root(f, x, lo, hi, lanes, floor):
+    """Roots of many increasing functions at once: Newton inside a shrinking bracket.
+
+    f(x, *lanes) -> (value, slope); x, lo, hi (n,), lanes (k, n). The values are logarithms, so that 1e-9 is followed by
+    1e-18 after one more step; where rounding keeps them larger, a step below 12 eps (floor + |x|) ends the search.
+    A step that leaves the bracket, or is not a number, becomes 95 percent of the way to the bound on the root's side.
+    """
+    root, at = x, np.arange(x.size)
+    for _ in range(100):
+        value, slope = f(x, *lanes)
+        left = value < 0
+        lo, hi = np.where(left, x, lo), np.where(left, hi, x)
+        new = np.minimum(np.maximum(x - value / slope, lo), hi)
+        close = np.abs(value) <= 1e-9
+        good = close | (new > lo) & (new < hi)
+        if np.count_nonzero(good) < good.size:
+            new = np.where(good, new, 0.05 * x + 0.95 * np.where(left, hi, lo))
+        done = close | (np.abs(new - x) <= 12 * _EPS * (floor + np.abs(x)))
+        root[at] = new
+        left_over = done.size - np.count_nonzero(done)
+        if not left_over:
+            break
+        if 2 * left_over < done.size:
+            keep = np.flatnonzero(~done)
+            new, lo, hi, at, lanes = new[keep], lo[keep], hi[keep], at[keep], lanes[:, keep]
+        x = new
+    return root
+
+
+class Curved(Cone):
+    """A cone of three rows whose boundary consists of rays s_dir(rho), with the dual rays y_dir(rho) orthogonal to them.
+
+    From w = a s_dir - b y_dir, s_dir' orthogonal to y_dir and y_dir' to s_dir, the derivative of proj_K at w maps
+    s_dir to itself, y_dir to 0, and their cross product n to n times a s_dir'n / (a s_dir'n - b y_dir'n).
+    """
+
+    dim = 3
+
+    @abstractmethod
+    def _flat(self, w):
+        """Where K looks like an orthant at w (3, n): d (3, n), and the mask (n,) of the other, curved items.
+
+        y = -w on the rows with d > 0, s = w on the rows with d = 0.
+        """
+
+    @abstractmethod
+    def _rays(self, w):
+        """a, s_dir, g, b, y_dir, h for curved w (3, n): the eigenvalue of n is a g/|s_dir|^2 : b h/|y_dir|^2 (K : K*)."""
+
+    def _solve(self, v):
+        """Scaled w (3, n), exponents (n,), d (3, n), the indices of the curved items, and their rays."""
+        w = -v.reshape(-1, 3).T
+        exponent = np.frexp(np.abs(w).max(0))[1]
+        w = np.ldexp(w, -exponent)  # powers of two: nothing is rounded
+        with np.errstate(all="ignore"):
+            d, curved = self._flat(w)
+            curved = np.flatnonzero(curved)
+            rays = self._rays(w[:, curved]) if curved.size else None
+        return w, exponent, d, curved, rays
+
+    def split(self, v):
+        """y = proj_K*(v) and s = proj_K(-v) = y - v, each with small components of full relative accuracy."""
+        w, exponent, d, curved, rays = self._solve(v)
+        y, s = np.where(d > 0, -w, 0.0), np.where(d > 0, 0.0, w)
+        if curved.size:
+            a, s_dir, _, b, y_dir, _ = rays
+            y[:, curved], s[:, curved] = b * y_dir, a * s_dir
+        return np.ldexp(y, exponent).T.reshape(v.shape), np.ldexp(s, exponent).T.reshape(v.shape)
+
+    def project(self, v):
+        return self.split(v)[0]
+
+    def spectrum(self, v):
+        _, _, d, curved, rays = self._solve(v)
+        U = np.zeros((d.shape[1], 3, 3))
+        U[:, [0, 1, 2], [0, 1, 2]] = 1.0
+        if curved.size:
+            a, s_dir, g, b, y_dir, h = rays
+            s_norm, y_norm = np.sqrt((s_dir**2).sum(0)), np.sqrt((y_dir**2).sum(0))
+            e, f = s_dir / s_norm, y_dir / y_norm
+            n = e[[1, 2, 0]] * f[[2, 0, 1]] - e[[2, 0, 1]] * f[[1, 2, 0]]
+            flat, bent = a * g / s_norm / s_norm, b * h / y_norm / y_norm
+            total = flat + bent
+            d[0, curved], d[1, curved] = 0.0, 1.0
+            d[2, curved] = np.where(total > 0, bent / np.where(total > 0, total, 1.0), 0.0)
+            U[curved] = np.stack([e, f, n]).transpose(2, 1, 0)
+        return Dense(d.T.reshape(v.shape), U.reshape(v.shape + (3,)))
+
+
+def _balance(rho, r, q, up, down, lo, A0, hi, B0):
+    """log of (A e^rho + Q max(-t, 0)) / (B e^-rho + Q max(t, 0)), up = max(t, 0), down = max(-t, 0), and its slope.
+
+    A = r (rho - lo) + A0 and B = q (hi - rho) + B0 are written so that they vanish at the ends without cancellation.
+    """
+    c, Q, slope = np.exp(rho), rho * (rho - 1.0) + 1.0, 2.0 * rho - 1.0
+    A, B = (rho - lo) * r + A0, (hi - rho) * q + B0
+    X, Y = A * c + Q * down, B / c + Q * up
+    return np.log(X / Y), ((A + r) * c + slope * down) / X + ((B + q) / c - slope * up) / Y
+
+
+def _rho(r, q, t):
+    """The root, for items with r > 0 or q > 0 outside K and its polar. |rho| < 600 by the limits in `Exp._flat`.
+
+    a > 0 and b > 0 bound rho by 1 - q/r from below if r > 0, and by r/q from above if q > 0. The largest values of a
+    and b over all rho, A/Q <= (2q - r + 2N)/3 and B/Q <= (2r - q + 2N)/3 with N^2 = r^2 - rq + q^2, give the others.
+    """
+    N = 2.0 * np.sqrt(r * r - r * q + q * q)
+    k, l = 2.0 * q - r, 2.0 * r - q
+    a = np.where(k > 0, (N + k) / 3.0, r * r / (N - k))
+    b = np.where(l > 0, (N + l) / 3.0, q * q / (N - l))
+    low, high, up, down = r > 0, q > 0, np.maximum(t, 0.0), np.maximum(-t, 0.0)
+    lo, hi = np.where(low, 1.0 - q / r, 1.0), np.where(high, r / q, 0.0)
+    lanes = np.stack([r, q, up, down, lo, np.where(low, 0.0, q), hi, np.where(high, 0.0, r)])
+    lo, hi = np.maximum(np.where(low, lo, -600.0), np.log(up / a)), np.minimum(np.where(high, hi, 600.0), -np.log(down / b))
+    middle = 0.5 * (lo + hi)  # but the root tends to be just inside the bound that t gives
+    start = np.where((t > 0) | (t == 0) & low, np.minimum(middle, lo + 0.25), np.maximum(middle, hi - 0.25))
+    return increasing_root(_balance, start, lo, hi, lanes, 1.0)
+
+
+class Exp(Curved):
+    """One exponential cone."""
+
+    def _flat(self, w):
+        r, q, t = w
+        inside = (q > 0) & (q * np.exp(r / q) <= t)
+        polar = (r > 0) & (r * np.exp(q / r - 1.0) < -t)
+        # r, q <= 0: the face y = 0. It stands for everything beyond |rho| = 300 too: e^-300 is 0 next to the other rows.
+        tiny = (np.abs(r) < 1e-100) & (np.abs(q) < 1e-100)
+        face = ((r <= 0) | (-q > 300 * r)) & ((q <= 0) | (-r > 300 * q)) | tiny
+        d = (w < 0) * 1.0
+        d[0] = r > 0
+        d[:, inside] = 0.0
+        d[:, polar] = 1.0
+        return d, ~(inside | polar | face)
+
+    def _rays(self, w):
+        rho = _rho(*w)
+        E, one, right = np.exp(-np.abs(rho)), np.ones_like(rho), rho >= 0
+        k = np.where(right, E, 1.0)  # the rays are scaled so that their largest power of e is 1
+        l = np.where(right, 1.0, E)
+        s_dir = np.stack([rho * k, k, np.where(right, one, E)])
+        y_dir = np.stack([-l, (rho - 1.0) * l, np.where(right, E, one)])
+        # a and b by projection of w on the rays: the best conditioned of the formulas for them
+        a = np.maximum((w * s_dir).sum(0) / (s_dir**2).sum(0), 0.0)
+        b = np.maximum(-(w * y_dir).sum(0) / (y_dir**2).sum(0), 0.0)
+        return a, s_dir, k, b, y_dir, l

@@ -1,0 +1,28 @@
+"""Every error this library raises on purpose; each message names the object, what was found, what was expected, what to do."""
+
+
+class ProblemError(ValueError):
+    """The problem, or a value of one of its parameters, is outside of what a layer can represent."""
+
+
+class ShapeError(ValueError):
+    """A value has the wrong shape, or the number of values is wrong."""
+
+
+class SolverError(RuntimeError):
+    """Items of the batch have no solution that passes the residual test.
+
+    items: tuple of flat batch indices; statuses: tuple of Status, one for each of them.
+    """
+
+    def __init__(self, message, items=(), statuses=()):
+        super().__init__(message)
+        self.items = tuple(items)
+        self.statuses = tuple(statuses)
+
+    def __reduce__(self):  # RuntimeError would lose the extra fields in a worker process
+        return type(self), (self.args[0], self.items, self.statuses)
+
+
+class MissingDependencyError(ImportError):
+    """An optional package is needed and is not installed; the message holds the pip command."""

@@ -1,0 +1,183 @@
+"""The conic program, written out once; everything else in the library refers to these symbols.
+
+    minimize    1/2 x'Px + q'x            maximize    -1/2 x'Px - b'y
+    subject to  Ax + s = b,  s in K       subject to  Px + A'y + q = 0,  y in K*
+
+n variables, m rows, B batch. P is symmetric positive semidefinite. K is a product of cones in the row order zero,
+nonneg, soc, psd, exp, power. P and A live on a fixed sparsity pattern; only their values change from item to item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from .cones import ProductCone
+
+
+@dataclass(frozen=True)
+class ConeDims:
+    """Rows of each cone, in row order.
+
+    zero, nonneg: numbers of rows. soc: the size (1 + length of z) of each cone {(t, z): |z| <= t}. psd: the order k of
+    each matrix, k(k+1)/2 rows in svec order (see `cones.psd`). exp: number of cones {y e^(x/y) <= z}, rows (x, y, z).
+    power: the alpha of each cone {|z| <= x^alpha y^(1-alpha)}, rows (x, y, z).
+    """
+
+    zero: int = 0
+    nonneg: int = 0
+    soc: tuple[int, ...] = ()
+    psd: tuple[int, ...] = ()
+    exp: int = 0
+    power: tuple[float, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        svec = sum(k * (k + 1) // 2 for k in self.psd)
+        return self.zero + self.nonneg + sum(self.soc) + svec + 3 * self.exp + 3 * len(self.power)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Names of the cones that occur."""
+        return frozenset(k for k in ("zero", "nonneg", "soc", "psd", "exp", "power") if getattr(self, k))
+
+    def __str__(self) -> str:
+        parts = [f"{k} {getattr(self, k)}" for k in ("zero", "nonneg", "exp") if getattr(self, k)]
+        parts += [f"{k} {len(getattr(self, k))} of {sorted(set(getattr(self, k)))}"
+                  for k in ("soc", "psd", "power") if getattr(self, k)]
+        return ", ".join(parts) or "none"
+
+
+class Pattern:
+    """Positions of the stored entries of a matrix, sorted by rows and then columns (CSR order), without duplicates.
+
+    Values are arrays (..., nnz); vectors are (..., columns) or (..., rows); leading dimensions broadcast.
+    """
+
+    def __init__(self, rows, cols, shape):
+        self.rows = np.asarray(rows, np.int64)
+        self.cols = np.asarray(cols, np.int64)
+        self.shape = (int(shape[0]), int(shape[1]))
+        key = self.rows * max(self.shape[1], 1) + self.cols
+        if (np.diff(key) <= 0).any():
+            raise ValueError("Pattern: entries must be sorted by (row, column) and distinct")
+        for a in (self.rows, self.cols):
+            a.flags.writeable = False
+
+    @property
+    def nnz(self) -> int:
+        return self.rows.size
+
+    @cached_property
+    def indptr(self) -> np.ndarray:
+        return np.searchsorted(self.rows, np.arange(self.shape[0] + 1))
+
+    @cached_property
+    def by_columns(self) -> np.ndarray:
+        """Permutation of the values into column-major (CSC) order."""
+        return np.lexsort((self.rows, self.cols))
+
+    @cached_property
+    def transpose(self) -> Pattern:
+        """Pattern of the transpose; its values are `values[..., self.by_columns]`."""
+        o = self.by_columns
+        return Pattern(self.cols[o], self.rows[o], self.shape[::-1])
+
+    @cached_property
+    def _occupied(self):
+        nonempty = np.flatnonzero(np.diff(self.indptr))
+        return nonempty, self.indptr[nonempty], nonempty.size == self.shape[0]
+
+    def matvec(self, values, x):
+        """M x: (..., nnz), (..., columns) -> (..., rows)."""
+        prod = values * x[..., self.cols]
+        nonempty, starts, full = self._occupied
+        if full and prod.shape[-1]:
+            return np.add.reduceat(prod, starts, axis=-1)
+        out = np.zeros(prod.shape[:-1] + self.shape[:1])
+        if nonempty.size:
+            out[..., nonempty] = np.add.reduceat(prod, starts, axis=-1)
+        return out
+
+    def rmatvec(self, values, y):
+        """M'y: (..., nnz), (..., rows) -> (..., columns)."""
+        return self.transpose.matvec(values[..., self.by_columns], y)
+
+    def dense(self, values):
+        """(..., nnz) -> (..., rows, columns)."""
+        out = np.zeros(values.shape[:-1] + self.shape)
+        out[..., self.rows, self.cols] = values
+        return out
+
+    def outer(self, u, w):
+        """The entries of u w' on the pattern: (..., rows), (..., columns) -> (..., nnz)."""
+        return u[..., self.rows] * w[..., self.cols]
+
+
+class Structure:
+    """What all items of a batch share: n, m, the cones, and the patterns of P (both triangles) and A."""
+
+    def __init__(self, n: int, cones: ConeDims, P: Pattern, A: Pattern):
+        self.n, self.m, self.cones, self.P, self.A = int(n), cones.rows, cones, P, A
+        if P.shape != (self.n, self.n) or A.shape != (self.m, self.n):
+            raise ValueError(f"Structure: P is {P.shape} and A is {A.shape}; expected {(n, n)} and {(self.m, n)}")
+        if not np.array_equal(P.transpose.rows, P.rows) or not np.array_equal(P.transpose.cols, P.cols):
+            raise ValueError("Structure: the pattern of P must be symmetric")
+        self.K = ProductCone(cones)
+
+    @cached_property
+    def upper(self) -> np.ndarray:
+        """Indices of the entries of P with row <= column."""
+        return np.flatnonzero(self.P.rows <= self.P.cols)
+
+
+class ConeData(NamedTuple):
+    """Values of one batch: P (B|1, nnz), q (B|1, n), A (B|1, nnz), b (B|1, m). A leading 1 means: the same for all items."""
+
+    P: np.ndarray
+    q: np.ndarray
+    A: np.ndarray
+    b: np.ndarray
+
+    @property
+    def batch(self) -> int:
+        """B, the number of items."""
+        return max(a.shape[0] for a in self) if all(a.shape[0] for a in self) else 0
+
+    def take(self, items) -> ConeData:
+        """The given items; what is shared stays shared."""
+        return ConeData(*(a if a.shape[0] == 1 else a[items] for a in self))
+
+
+class ConeProgram(NamedTuple):
+    """A batch of conic programs of one structure."""
+
+    structure: Structure
+    data: ConeData
+
+
+class Status(IntEnum):
+    """What became of an item. SOLVED only after the residual test."""
+
+    SOLVED = 0
+    INFEASIBLE = 1
+    UNBOUNDED = 2
+    INACCURATE = 3  # a point came back; it did not pass the residual test
+    FAILED = 4  # no usable point: numerical breakdown, iteration or time limit
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Solution(NamedTuple):
+    """x (B, n), y (B, m), s (B, m), status (B,) of `Status`, iterations (B,). Items that failed hold NaN."""
+
+    x: np.ndarray
+    y: np.ndarray
+    s: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray
