@@ -1,0 +1,235 @@
+"""The contract of a solver: a batch of conic programs in, a batch of points and statuses out.
+
+A solver is one file of this folder with one subclass of `Solver`. It maps our rows to its own order, calls the package,
+and maps back. It never judges its own answer: the caller refines each point and accepts it by its residual.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from threadpoolctl import ThreadpoolController
+
+from ..errors import MissingDependencyError, ProblemError
+from ..program import ConeDims, ConeProgram, Solution, Status, Structure
+
+
+class Solver(ABC):
+    """One solver with its settings, for one structure.
+
+    Class attributes: `name`; `package`, what must be importable; `cones`, the kinds it takes; `quadratic`, whether it
+    takes P; `needs_rows`, whether m = 0 is beyond it; `rank`, its place in the default ladder (None: only by name);
+    `options`, the names of the settings that `solver_args` may hold, in the package's spelling; `aliases`, other spellings
+    of them; `defaults`, where ours differ from the package's; `tight`, the settings of `tighter`.
+    An instance may keep a workspace; it must be safe to call from several threads, survive pickle, deepcopy and fork,
+    and its answer must depend on its arguments alone.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    cones: ClassVar[frozenset[str]]
+    quadratic: ClassVar[bool] = True
+    needs_rows: ClassVar[bool] = False
+    rank: ClassVar[int | None] = None
+    options: ClassVar[frozenset[str]] = frozenset()
+    aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
+    defaults: ClassVar[dict] = {}
+    tight: ClassVar[dict] = {}
+
+    def __init__(self, structure: Structure, args: dict | None = None):
+        self.structure, self.args = structure, dict(args or {})
+        if not self.installed():
+            raise MissingDependencyError(
+                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; pip install {self.package}")
+        missing = structure.cones.kinds - self.cones
+        if missing:
+            raise ProblemError(
+                f"solver {self.name!r} has no {', '.join(sorted(missing))} cone, and the problem needs it; "
+                f"choose another solver, or leave solver=None")
+        if structure.P.nnz and not self.quadratic:
+            raise ProblemError(f"solver {self.name!r} has no quadratic objective; compile the problem with quadratic=False")
+        if self.needs_rows and not structure.m:
+            raise ProblemError(f"solver {self.name!r} needs at least one constraint; choose another solver, or leave solver=None")
+        unknown = sorted(set(self.args) - self.options - set(self.aliases))
+        if unknown:
+            names = ", ".join(sorted(self.options | set(self.aliases))) or "none"
+            raise ProblemError(f"solver {self.name!r} has no option {unknown[0]!r}; it has: {names}")
+        spelled = {name: value for key, value in self.args.items() for name in self.aliases.get(key, ())}
+        self.settings = {**self.defaults, **spelled, **{k: v for k, v in self.args.items() if k not in self.aliases}}
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the package can be imported."""
+        return importlib.util.find_spec(cls.package) is not None
+
+    @abstractmethod
+    def solve(self, program: ConeProgram) -> Solution:
+        """Solve every item. Items without a usable point hold NaN and the status that the package reports.
+
+        The arrays of `program` are not written to. SOLVED here means: the package says so. INFEASIBLE and UNBOUNDED mean
+        that it found a certificate. INACCURATE: a point came back that missed the tolerances.
+        """
+
+    def tighter(self) -> Solver | None:
+        """The same solver with its tolerances at the limit of what it can reach, or None where there is no such thing."""
+        args = {**self.args, **self.tight}
+        return None if args == self.args else type(self)(self.structure, args)
+
+
+class Item(NamedTuple):
+    """What a package returns for one problem; the point only where the status is SOLVED or INACCURATE."""
+
+    status: Status
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    s: np.ndarray | None = None
+    iterations: int = 0
+
+
+class ItemSolver(Solver):
+    """A package that takes one problem at a time. A subclass writes `solve_item`; items run in the shared thread pool."""
+
+    def __init__(self, structure, args=None):
+        super().__init__(structure, args)
+        order = self.row_order(structure.cones)
+        self._order = None if order is None else np.asarray(order, np.int64)
+        place = np.arange(structure.m) if order is None else np.argsort(self._order)
+        P, A, up = structure.P, structure.A, structure.upper
+        self._P = CscValues(P.rows[up], P.cols[up], P.shape, up)
+        self._A = CscValues(place[A.rows], A.cols, A.shape, np.arange(A.nnz))
+        if self.args:
+            self._try_settings()
+
+    def row_order(self, cones: ConeDims):
+        """Row k of the package is our row `row_order[k]`; None: the same order."""
+
+    @abstractmethod
+    def solve_item(self, cones: ConeDims, P: sp.csc_matrix, q, A: sp.csc_matrix, b) -> Item:
+        """Solve one problem, in the package's row order. P: upper triangle. May raise on data that the package refuses."""
+
+    def solve(self, program):
+        data, cones = program.data, self.structure.cones
+        out = unsolved(self.structure, data.batch)
+        order = slice(None) if self._order is None else self._order
+
+        def one(i):
+            P, q, A, b = (array[0 if array.shape[0] == 1 else i] for array in data)
+            try:
+                found = self.solve_item(cones, self._P(P), np.ascontiguousarray(q), self._A(A), np.ascontiguousarray(b[order]))
+            except Exception:  # NaN in the data, a nonconvex P: this item has no answer, the others have
+                return
+            out.status[i], out.iterations[i] = found.status, found.iterations
+            if found.x is None:
+                return
+            if np.isfinite(found.x).all() and np.isfinite(found.y).all() and np.isfinite(found.s).all():
+                out.x[i], out.y[i, order], out.s[i, order] = found.x, found.y, found.s
+            else:
+                out.status[i] = Status.FAILED
+
+        each_item(one, data.batch)
+        return out
+
+    def _try_settings(self):
+        """min x, x >= 1: a setting that the package refuses is an error here, not a batch of failed items later."""
+        one = sp.csc_matrix(np.ones((1, 1)))
+        try:
+            self.solve_item(ConeDims(nonneg=1), sp.csc_matrix((1, 1)), np.ones(1), -one, -np.ones(1))
+        except Exception as error:
+            raise ProblemError(f"solver {self.name!r} does not accept the options {self.args}: {error}") from error
+
+
+class CscValues:
+    """A matrix as scipy CSC, from its values on a fixed pattern. A copy of a template: 2 us, the constructor takes 30."""
+
+    def __init__(self, rows, cols, shape, values):
+        order = np.lexsort((rows, cols))
+        self._values = values[order]
+        indptr = np.searchsorted(cols[order], np.arange(shape[1] + 1))
+        self._template = sp.csc_matrix((np.zeros(order.size), rows[order].astype(np.int32), indptr.astype(np.int32)), shape=shape)
+        assert self._template.has_canonical_format  # packages ask for it; the copies inherit the answer
+
+    def __call__(self, values) -> sp.csc_matrix:
+        """The index arrays are shared between all copies: do not change them."""
+        matrix = copy.copy(self._template)
+        matrix.data = values[self._values]
+        return matrix
+
+
+def unsolved(structure: Structure, batch: int) -> Solution:
+    """A Solution to be filled in: NaN, FAILED, zero iterations."""
+    nan = np.full
+    return Solution(nan((batch, structure.n), np.nan), nan((batch, structure.m), np.nan), nan((batch, structure.m), np.nan),
+                    np.full(batch, int(Status.FAILED)), np.zeros(batch, np.int64))
+
+
+class _Threads:
+    """The thread pool of this process, and its hold on the threads of BLAS."""
+
+    def __init__(self):
+        self.pid, self.workers = os.getpid(), os.cpu_count() or 1
+        self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cvxlayers")
+        self.lock, self.users, self.limit, self.modules = threading.Lock(), 0, None, 0
+
+
+_THREADS = None
+
+
+def _threads():
+    global _THREADS
+    if _THREADS is None or _THREADS.pid != os.getpid():  # threads do not survive a fork
+        _THREADS = _Threads()
+    return _THREADS
+
+
+@contextmanager
+def single_threaded_blas():
+    """BLAS keeps to one thread inside, in the whole process; else its threads and the pool's fight (8x slower).
+
+    The last one out restores: with a plain `threadpool_limits`, two overlapping calls leave the limit on for good.
+    """
+    t = _threads()
+    with t.lock:
+        if t.users == 0:
+            if t.modules != len(sys.modules):  # finding the libraries takes 0.7 ms: again only after further imports
+                t.modules, t.controller = len(sys.modules), ThreadpoolController()
+            t.limit = t.controller.limit(limits=1, user_api="blas")
+        t.users += 1
+    try:
+        yield
+    finally:
+        with t.lock:
+            t.users -= 1
+            if t.users == 0:
+                t.limit.restore_original_limits()
+
+
+def each_item(function, batch: int) -> None:
+    """function(i) for each item: the caller and the pool take the next item until none is left."""
+    if batch == 1:
+        function(0)
+        return
+    items = iter(range(batch))
+
+    def work():
+        for i in items:
+            function(i)
+
+    t = _threads()
+    with single_threaded_blas():
+        others = [t.pool.submit(work) for _ in range(min(batch, t.workers) - 1)]
+        try:
+            work()
+        finally:
+            for other in others:  # what has not started is not needed any more
+                if not other.cancel():
+                    other.result()
