@@ -1,0 +1,17 @@
+"""Ways to differentiate a solved conic program; one file each, chosen by the `derivative` argument of a layer."""
+
+from ..errors import ProblemError
+from .implicit import Implicit
+
+DERIVATIVES = {"implicit": Implicit}
+
+
+def derivative_named(name: str):
+    """The class of a derivative. Raises ProblemError for an unknown name."""
+    if name == "diffcp":
+        from .diffcp import Diffcp
+
+        return Diffcp
+    if name not in DERIVATIVES:
+        raise ProblemError(f"derivative={name!r} does not exist; choose one of: diffcp, {', '.join(sorted(DERIVATIVES))}")
+    return DERIVATIVES[name]

@@ -1,0 +1,142 @@
+"""The residual map R: it accepts a solution, and Newton's method on it makes the solution exact.
+
+    R(x, v) = [ r1 ]  =  [ Px + q + A'y ]        y = proj_K*(v),  s = y - v
+              [ r2 ]     [ Ax + s - b   ]
+
+y in K*, s in K and y's = 0 hold by construction, so R = 0 is optimality, all of it. The size of R is relative:
+
+    max( |r1| / (1 + max(|Px|, |q|, |A'y|)),  |r2| / (1 + max(|Ax|, |s|, |b|)) )       in the largest component
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .linsolve import DENSE, ItemFactors, System, apply_dense, dense_inverse
+from .program import ConeData, Structure
+
+TARGET = 1e-14  # Newton stops here
+_MAX_STEPS = 25
+_LENGTHS = 6  # 1, 1/4, 1/16, ...
+
+
+def tolerance(structure: Structure) -> float:
+    """The residual up to which a solution is accepted: 1e-9, or 1e-8 where exp, power or PSD cones limit the arithmetic."""
+    return 1e-8 if structure.cones.kinds & {"psd", "exp", "power"} else 1e-9
+
+
+class Residual(NamedTuple):
+    """r1 (B, n), r2 (B, m), y (B, m), and the relative size (B,); inf where something is not finite."""
+
+    r1: np.ndarray
+    r2: np.ndarray
+    y: np.ndarray
+    size: np.ndarray
+
+
+def residual(structure: Structure, data: ConeData, x, v) -> Residual:
+    """R at (x, v)."""
+    y = structure.K.project(v)
+    Px, Ay, Ax = structure.P.matvec(data.P, x), structure.A.rmatvec(data.A, y), structure.A.matvec(data.A, x)
+    r1, r2 = Px + data.q + Ay, Ax + (y - v) - data.b
+    scale1 = 1 + np.maximum(np.maximum(_norm(Px), _norm(Ay)), _norm(data.q))
+    scale2 = 1 + np.maximum(np.maximum(_norm(Ax), _norm(y - v)), _norm(data.b))
+    size = np.maximum(_norm(r1) / scale1, _norm(r2) / scale2)
+    return Residual(r1, r2, y, np.where(np.isfinite(size), size, np.inf))
+
+
+def _norm(a):
+    return np.abs(a).max(-1, initial=0)
+
+
+class Refined(NamedTuple):
+    """A refined point: x (B, n), v (B, m), y (B, m), size (B,) of the residual, the inverses of K there (B, N, N), or
+    None beyond `linsolve.DENSE`, and singular (B,), whether K is."""
+
+    x: np.ndarray
+    v: np.ndarray
+    y: np.ndarray
+    size: np.ndarray
+    inverse: np.ndarray | None
+    singular: np.ndarray
+
+
+def refine(structure: Structure, data: ConeData, x, v) -> Refined:
+    """Newton on R from (x, v), each item by itself. A step is kept only if |R| falls, so nothing ever gets worse.
+
+    Items that start from NaN keep size inf.
+    """
+    newton = _Newton(structure, data, x, v)
+    items = np.flatnonzero(np.isfinite(newton.size))
+    for _ in range(_MAX_STEPS):
+        items = items[newton.size[items] > TARGET]
+        if not items.size:
+            break
+        items = newton.step(items)
+    return newton.result()
+
+
+class _Newton:
+    """The state of a refinement. `fresh`: items whose inverse belongs to their present point."""
+
+    def __init__(self, structure, data, x, v):
+        B, N = x.shape[0], structure.n + structure.m
+        self.structure, self.data = structure, data
+        self.x, self.v = x.copy(), v.copy()
+        self.r1, self.r2, self.y, self.size = residual(structure, data, x, v)
+        self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
+        self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
+
+    def step(self, items):
+        """One damped Newton step for the given items; those that moved."""
+        some = slice(None) if items.size == len(self.x) else items
+        data, x, v = self.data.take(some), self.x[some], self.v[some]
+        system, inverse = self._factorize(items, data, v)
+        dx, dy = system.solve(inverse, self.r1[some], self.r2[some])
+        dv = dy + self.r2[some] + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
+        waiting = np.isfinite(dx).all(-1) & np.isfinite(dv).all(-1)
+        length = np.ones((items.size, 1))
+        moved = np.zeros(items.size, bool)
+        for _ in range(_LENGTHS):
+            trial_x, trial_v = x + length * dx, v + length * dv
+            trial = residual(self.structure, data, trial_x, trial_v)
+            good = waiting & (trial.size < self.size[some])
+            where = items[good]
+            for mine, new in ((self.x, trial_x), (self.v, trial_v), (self.r1, trial.r1), (self.r2, trial.r2),
+                              (self.y, trial.y), (self.size, trial.size)):
+                mine[where] = new[good]
+            if self.inverse is not None:
+                self.fresh[where] = ~_far(self.structure, v[good], trial_v[good])
+            moved |= good
+            waiting &= ~good & (self.size[some] > 1e-12)  # an item at rounding level need not insist
+            if not waiting.any():
+                break
+            length *= 0.25
+        return items[moved]
+
+    def _factorize(self, items, data, v):
+        system = System(self.structure, data.P, data.A, v)
+        if self.inverse is None:
+            factors = ItemFactors(self.structure, data.P, data.A, v)
+            self.singular[items] = factors.singular
+            return system, factors.inverse
+        F, singular = dense_inverse(system.dense())
+        self.inverse[items], self.singular[items], self.fresh[items] = F, singular, True
+        return system, apply_dense(F)
+
+    def result(self):
+        if self.inverse is not None:
+            items = np.flatnonzero(~self.fresh & np.isfinite(self.size))
+            if items.size:
+                self._factorize(items, self.data.take(items), self.v[items])
+        return Refined(self.x, self.v, self.y, self.size, self.inverse, self.singular)
+
+
+def _far(structure, before, after):
+    """Whether D changed so much between two points that an inverse of K from the one is no use at the other."""
+    if structure.K.polyhedral:
+        return (structure.K.spectrum(before).d != structure.K.spectrum(after).d).any(-1)
+    move = np.abs(after - before).max(-1, initial=0)
+    return move > 1e-6 * np.abs(after).max(-1, initial=0)
