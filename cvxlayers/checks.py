@@ -1,0 +1,140 @@
+"""Looks at a CVXPY problem before it is compiled, and says what in it a layer cannot represent, and what to write instead.
+
+A layer needs the map from parameters to (P, q, A, b) to be affine: CVXPY's rules for that are called DPP. The checks here
+also cover forms that CVXPY accepts and then compiles with a parameter value baked in, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import cvxpy as cp
+from cvxpy.atoms.affine.affine_atom import AffAtom
+from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.expressions.expression import Expression
+from cvxpy.expressions.leaf import Leaf
+from cvxpy.problems.objective import Objective
+from cvxpy.utilities import scopes
+
+from .errors import ProblemError
+
+
+def check_problem(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
+    """Raise ProblemError if `problem` has no layer. quadratic: whether P may depend on parameters (`quad_form(x, P)`)."""
+    if not isinstance(problem, cp.Problem):
+        raise ProblemError(f"the first argument is {type(problem).__name__}; expected a cvxpy.Problem")
+    if not problem.variables():
+        raise ProblemError("the problem has no variables, so there is nothing to optimize")
+    _check_integers(problem)
+    _check_curvature(problem, gp)
+    _check_hidden_parameters(problem)
+    _check_baked_quad_forms(problem)
+    _check_dpp(problem, gp, quadratic)
+
+
+def _check_integers(problem):
+    for v in problem.variables():
+        for kind in ("boolean", "integer"):
+            if v.attributes[kind]:
+                raise ProblemError(
+                    f"variable {v.name()!r} is {kind}: the solution is piecewise constant in the parameters and has no "
+                    f"useful derivative; relax it (for example 0 <= {v.name()} <= 1)")
+    for c in problem.constraints:
+        if isinstance(c, cp.constraints.FiniteSet):
+            raise ProblemError(f"constraint {_short(c)}: a finite set is a mixed-integer constraint; relax it to an interval")
+
+
+def _check_curvature(problem, gp):
+    if problem.is_dgp() if gp else problem.is_dcp():
+        return
+    rule = "DGP (log-log convex)" if gp else "DCP (convex)"
+    for where, node in _offenders(problem, lambda e: e.is_dgp() if gp else e.is_dcp()):
+        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {_short(node)} breaks the rules")
+    hint = "" if gp or not problem.is_dgp() else "; it is log-log convex: pass gp=True"
+    raise ProblemError(f"the problem is not {rule}{hint}")
+
+
+def _check_hidden_parameters(problem):
+    known = {p.id for p in problem.parameters()}
+    for node in _nodes(problem):
+        for datum in (node.get_data() or []) if not isinstance(node, Leaf) else []:
+            if isinstance(datum, Expression) and {p.id for p in datum.parameters()} - known:
+                raise ProblemError(
+                    f"{_short(node)} takes the parameter {_short(datum)} as an exponent, which CVXPY freezes at its "
+                    f"current value; only constants can stand there")
+
+
+def _check_baked_quad_forms(problem):
+    def walk(node, affine_above):
+        if isinstance(node, QuadForm) and node.args[1].parameters() and not affine_above:
+            raise ProblemError(
+                f"{_short(node)} stands inside of a constraint or of a nonlinear function, where CVXPY freezes the value of "
+                f"{_short(node.args[1])}; write it as cp.sum_squares(R @ {_short(node.args[0])}) with a parameter R, R'R = "
+                f"{_short(node.args[1])}, or move it to the objective")
+        for arg in node.args:
+            walk(arg, affine_above and isinstance(node, (AffAtom, Objective)))
+
+    walk(problem.objective, True)
+    for c in problem.constraints:
+        walk(c, False)
+
+
+def _check_dpp(problem, gp, quadratic):
+    form = "dgp" if gp else "dcp"
+    if problem.is_dpp(form, quad_form_dpp="qp" if quadratic and not gp else None):
+        return
+    passes = (lambda e: e.is_dgp(dpp=True)) if gp else (lambda e: e.is_dcp(dpp=True))
+    for where, node in _offenders(problem, passes, quadratic and not gp):
+        raise ProblemError(f"the problem is not DPP: in {where}, the expression {_short(node)} is not affine in the "
+                           f"parameters; {_rewrite(node, gp)}")
+    raise ProblemError("the problem is not DPP: its coefficients are not affine in the parameters")
+
+
+def _rewrite(node, gp):
+    if not node.variables():
+        return f"compute its value before the call and pass it as one new parameter, cp.Parameter({node.shape})"
+    if isinstance(node, QuadForm):
+        return (f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {_short(node.args[0])}, write "
+                f"cp.quad_form(v, P) in the objective, or cp.sum_squares(R @ v) with a parameter R, R'R = P, elsewhere")
+    factors = [a for a in node.args if a.parameters()]
+    if len(factors) > 1 and not gp:
+        inner = next((a for a in factors if a.variables()), factors[-1])
+        return (f"two parametric factors meet in it: give one of them a name, v = cp.Variable({inner.shape}) with the "
+                f"constraint v == {_short(inner)}, and use v in its place")
+    return "replace the parametric part by one new parameter whose value is computed before the call"
+
+
+def _offenders(problem, passes, quad_form_scope=False) -> Iterator[tuple[str, object]]:
+    """(where, node) for the smallest nodes that fail `passes` while all their arguments pass."""
+
+    def walk(node):
+        if passes(node):
+            return
+        bad = [a for a in node.args if not passes(a)]
+        for a in bad:
+            yield from walk(a)
+        if not bad:
+            yield node
+
+    with scopes.quad_form_dpp_scope() if quad_form_scope else nullcontext():
+        yield from (("the objective", node) for node in walk(problem.objective))
+    for c in problem.constraints:
+        yield from ((f"the constraint {_short(c)}", node) for node in walk(c))
+    for v in problem.variables():
+        for bound in v.attributes["bounds"] or ():
+            if isinstance(bound, Expression):
+                yield from ((f"the bounds of variable {v.name()!r}", node) for node in walk(bound))
+
+
+def _nodes(problem):
+    stack = [problem.objective, *problem.constraints]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.args)
+
+
+def _short(node, width=80):
+    text = " ".join(str(node).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
