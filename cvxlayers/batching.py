@@ -1,0 +1,62 @@
+"""Shapes: any number of leading batch dimensions, broadcast as NumPy does, and the adjoint of broadcasting.
+
+Every array that crosses a `DiffMap` is (lead..., k), and all arrays of one call have the same number of leading
+dimensions, each 1 or the batch's size. What does not vary over a batch keeps a 1 there and is never copied.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .errors import ShapeError
+
+
+def leading_dims(shapes, parameters) -> list[tuple[int, ...]]:
+    """The leading dimensions of each value, given the shapes of the values and the layer's parameters.
+
+    All results have the same length; missing ones are 1. parameters: objects with `name` and `shape`.
+    Raises ShapeError if a value does not end in its parameter's shape, or if the leading dimensions do not broadcast.
+    """
+    if len(shapes) != len(parameters):
+        names = ", ".join(repr(p.name) for p in parameters)
+        raise ShapeError(f"the layer got {len(shapes)} values; expected {len(parameters)}, one for each parameter: {names}")
+    leads = []
+    for i, (shape, p) in enumerate(zip(shapes, parameters, strict=True)):
+        shape, k = tuple(shape), len(p.shape)
+        if len(shape) < k or shape[len(shape) - k:] != p.shape:
+            batch = ", ".join(["...", *map(str, p.shape)])
+            raise ShapeError(f"parameter {p.name!r} (position {i}) has shape {shape}; expected {p.shape}, or ({batch}) for a batch")
+        leads.append(shape[: len(shape) - k])
+    depth = max([0, *map(len, leads)])
+    leads = [(1,) * (depth - len(lead)) + lead for lead in leads]
+    for d in range(depth):
+        size = 1
+        for lead in leads:
+            if lead[d] != 1 and size not in (1, lead[d]):
+                found = ", ".join([f"{p.name!r}: {tuple(s)}" for p, s in zip(parameters, shapes, strict=True)])
+                raise ShapeError(f"the batch dimensions of the parameters do not broadcast; found {found}")
+            size = lead[d] if lead[d] != 1 else size
+    return leads
+
+
+def flatten(arrays):
+    """(lead, arrays as (1, k) or (B, k)), B the product of the broadcast leading dimensions.
+
+    An array stays at 1 if all of its leading dimensions are 1; else it is expanded to the whole batch.
+    """
+    lead = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+    flat = []
+    for a in arrays:
+        if a.size == a.shape[-1] and math.prod(a.shape[:-1]) == 1:
+            flat.append(a.reshape(1, a.shape[-1]))
+        else:
+            flat.append(np.broadcast_to(a, lead + a.shape[-1:]).reshape(-1, a.shape[-1]))
+    return lead, flat
+
+
+def unbroadcast(g, lead):
+    """The adjoint of broadcasting: g (..., k) summed over the leading dimensions where `lead` has 1 and g has more."""
+    axes = tuple(d for d, (have, want) in enumerate(zip(g.shape[:-1], lead, strict=True)) if want == 1 and have != 1)
+    return g.sum(axes, keepdims=True) if axes else g

@@ -1,0 +1,134 @@
+"""The conic layer: parameters -> conic data -> solve -> refine -> differentiate -> recover, as one DiffMap.
+
+It works on NumPy arrays in float64. Every point that a solver hands back goes through the same test on the residual map;
+what does not pass goes to the next solver of the ladder, and what no solver can do raises, naming the items.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from .batching import flatten
+from .canonicalize import canonicalize
+from .derivatives import derivative_named
+from .diffmap import DiffMap, Saved
+from .errors import SolverError
+from .program import ConeData, ConeProgram, Status
+from .param_map import BLOCKS
+from .residual import Refined, refine, tolerance
+from .solvers import ladder, solver_named
+
+
+class ConeLayer(DiffMap):
+    """theta -> the optimal variables of a parametrized CVXPY problem.
+
+    problem, parameters, variables, gp: as in `canonicalize`. solver: a name of `solvers.SOLVERS`, or None for the best one
+    that is installed. solver_args: options of that solver. derivative: a name of `derivatives`.
+    inputs: the parameters, flattened in C order, complex ones as (re, im) pairs. outputs: the variables, likewise.
+    Raises ProblemError from the constructor and for values that break a declared attribute, SolverError from `forward`.
+    """
+
+    def __init__(self, problem, parameters, variables, *, solver=None, gp=False, solver_args=None, derivative="implicit"):
+        make_derivative = derivative_named(derivative)
+        quadratic = make_derivative.quadratic and (solver is None or solver_named(solver).quadratic)
+        compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
+        self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
+        self.parameters, self.outputs = compiled.parameters, compiled.outputs
+        self.solver, self.solver_args = solver, dict(solver_args or {})
+        self.solvers = ladder(self.structure, solver, self.solver_args)
+        self.derivative = make_derivative(self.structure)
+        self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
+        self.saved = self._describe_saved()
+
+    def with_solver_args(self, solver_args) -> ConeLayer:
+        """The same layer with other solver options; nothing is compiled again."""
+        other = copy.copy(self)
+        other.solver_args = {**self.solver_args, **solver_args}
+        other.solvers = ladder(self.structure, self.solver, other.solver_args)
+        return other
+
+    def _describe_saved(self):
+        S, D = self.structure, self.derivative
+        everything = tuple(range(len(self.in_sizes)))
+        reach = {name: tuple(sorted({self.param_map.features[f].parameter for f, _ in block.terms}))
+                 for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
+        sizes = {name: block.constant.size for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
+        data = [Saved(sizes[name], reach[name]) for name in D.needs]
+        solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra)]
+        logs = [Saved(size, (i,)) for i, size in enumerate(self.in_sizes)] if self.param_map.has_logs else []
+        return (*data, *solution, *logs)
+
+    def _split(self, saved):
+        """(what the derivative saved, x, theta or None)."""
+        k = len(self.derivative.needs)
+        end = k + 3 + len(self.derivative.extra)
+        return saved[:end], saved[k], saved[end:] if self.param_map.has_logs else None
+
+    def forward(self, *theta):
+        """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
+        for info, value in zip(self.parameters, theta, strict=True):
+            info.check(value)
+        blocks = self.param_map.apply(theta)[:4]
+        lead, flat = flatten(blocks)
+        point = self.solve(ConeData(*flat))
+        data = dict(zip(BLOCKS[:4], blocks, strict=True))
+        saved = [data[name] for name in self.derivative.needs]
+        saved += [a.reshape(lead + a.shape[1:]) for a in (point.x, point.v, point.y, *self.derivative.extras(point))]
+        saved += theta if self.param_map.has_logs else ()
+        outputs = self.recovery.apply(point.x, point.y)
+        return tuple(o.reshape(lead + o.shape[1:]) for o in outputs), tuple(saved)
+
+    def solve(self, data: ConeData) -> Refined:
+        """Accepted solutions of a flat batch: each solver of the ladder gets what the ones before it left."""
+        S = self.structure
+        done: Refined | None = None
+        todo = np.arange(data.batch)
+        status = np.full(data.batch, Status.FAILED)
+        for solver in self.solvers:
+            part = data if done is None else data.take(todo)
+            answer = solver.solve(ConeProgram(S, part))
+            point = refine(S, part, answer.x, answer.y - answer.s)
+            good = point.size <= tolerance(S)
+            if done is None and good.all():
+                return point
+            done = point if done is None else _replace(done, todo, point, good)
+            status[todo] = np.where(answer.status == Status.SOLVED, Status.INACCURATE, answer.status)
+            todo = todo[~good]
+            if not todo.size:
+                return done
+        assert done is not None  # there is always a solver
+        raise self._error(todo, status[todo], done.size[todo])
+
+    def _error(self, items, status, size):
+        words = []
+        for i, s, r in list(zip(items.tolist(), status.tolist(), size.tolist(), strict=True))[:10]:
+            residual = f", residual {r:.1e}" if s == Status.INACCURATE else ""
+            words.append(f"item {i}: {Status(s)}{residual}")
+        more = f", ... ({len(items)} items in all)" if len(items) > 10 else ""
+        tried = ", ".join(dict.fromkeys(solver.name for solver in self.solvers))
+        return SolverError(
+            f"no solution within the tolerance {tolerance(self.structure):.0e}: {'; '.join(words)}{more} (tried: {tried})",
+            items.tolist(), [Status(s) for s in status.tolist()])
+
+    def jvp(self, saved, *tangents):
+        """Tangents of the outputs."""
+        saved, x, theta = self._split(saved)
+        dx, dy = self.derivative.jvp(saved, *self.param_map.jvp(theta, tangents)[:4])
+        return self.recovery.jvp(x, dx, dy)
+
+    def vjp(self, saved, *cotangents):
+        """Cotangents of the parameters."""
+        saved, x, theta = self._split(saved)
+        gx, gy = self.recovery.vjp(x, cotangents)
+        grads = self.param_map.vjp(theta, (*self.derivative.vjp(saved, gx, gy), None))
+        return tuple(np.zeros((*gx.shape[:-1], k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
+
+
+def _replace(done, items, point, good):
+    """`done` with the good ones of `point` in the places `items`."""
+    for mine, new in zip(done, point, strict=True):
+        if mine is not None:
+            mine[items[good]] = new[good]
+    return done
