@@ -49,9 +49,9 @@ def _check_curvature(problem, gp):
     if problem.is_dgp() if gp else problem.is_dcp():
         return
     rule = "DGP (log-log convex)" if gp else "DCP (convex)"
+    hint = "; it is log-log convex: pass gp=True" if not gp and problem.is_dgp() else ""
     for where, node in _offenders(problem, lambda e: e.is_dgp() if gp else e.is_dcp()):
-        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {_short(node)} breaks the rules")
-    hint = "" if gp or not problem.is_dgp() else "; it is log-log convex: pass gp=True"
+        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {_short(node)} breaks the rules{hint}")
     raise ProblemError(f"the problem is not {rule}{hint}")
 
 
@@ -84,6 +84,9 @@ def _check_dpp(problem, gp, quadratic):
     form = "dgp" if gp else "dcp"
     if problem.is_dpp(form, quad_form_dpp="qp" if quadratic and not gp else None):
         return
+    if not quadratic and problem.is_dpp(form, quad_form_dpp="qp"):
+        raise ProblemError("the objective has a quad_form with a parametric matrix, and the chosen solver or derivative takes no "
+                           "quadratic objective; choose the solver moreau, clarabel or scs, and derivative='implicit'")
     passes = (lambda e: e.is_dgp(dpp=True)) if gp else (lambda e: e.is_dcp(dpp=True))
     for where, node in _offenders(problem, passes, quadratic and not gp):
         raise ProblemError(f"the problem is not DPP: in {where}, the expression {_short(node)} is not affine in the "

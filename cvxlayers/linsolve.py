@@ -49,8 +49,8 @@ class System:
         bottom = self.root_transposed(S.A.matvec(self.A, u)) - (1 - self.spectrum.d) * w
         return _join(top, bottom)
 
-    def dense(self):
-        """K as an array (..., N, N)."""
+    def dense(self, delta=None):
+        """K as an array (..., N, N); plus delta diag(I, -I) for delta (...)."""
         S = self.structure
         At = self.root[..., None] * self.spectrum.to(S.A.dense(self.A))
         lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
@@ -60,6 +60,9 @@ class System:
         K[..., :S.n, S.n:] = np.swapaxes(At, -1, -2)
         diagonal = np.arange(S.n, S.n + S.m)
         K[..., diagonal, diagonal] = self.spectrum.d - 1
+        if delta is not None:
+            diagonal = np.arange(S.n + S.m)
+            K[..., diagonal, diagonal] += delta[..., None] * np.where(diagonal < S.n, 1.0, -1.0)
         return K
 
     def solve(self, inverse, r1, r2):
@@ -81,6 +84,8 @@ class System:
 
 
 def _join(a, b):
+    if a.shape[:-1] == b.shape[:-1]:  # broadcast_to costs as much as the rest
+        return np.concatenate([a, b], -1)
     lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     return np.concatenate([np.broadcast_to(a, lead + a.shape[-1:]), np.broadcast_to(b, lead + b.shape[-1:])], -1)
 
@@ -96,8 +101,8 @@ def dense_inverse(K):
                 F[i] = np.linalg.inv(K[i])
             except np.linalg.LinAlgError:
                 continue
-    limit = SINGULAR / np.maximum(np.abs(K).sum(-1).max(-1, initial=0), 1e-300)
-    singular = ~(np.abs(F).sum(-1).max(-1, initial=0) < limit)
+    norm = np.abs(K).sum(-1).max(-1, initial=0)
+    singular = ~(np.abs(F).sum(-1).max(-1, initial=0) < SINGULAR / np.where(norm > 0, norm, 1))
     if singular.any():
         l, Q = np.linalg.eigh(K[singular])
         keep = np.abs(l) > np.abs(l).max(-1, keepdims=True, initial=0) * 10 / SINGULAR
@@ -117,13 +122,14 @@ def apply_dense(F):
 class ItemFactors:
     """One factorization for each item of a batch, for systems beyond `DENSE`: sparse LU, or dense where K is dense.
 
-    Leading dimensions are those of P, A and v; `inverse` serves right-hand sides with more of them as columns of one solve.
+    delta: further regularization of each item. Leading dimensions are those of P, A and v; `inverse` serves right-hand sides with more of them as columns of one solve.
     """
 
-    def __init__(self, structure: Structure, P, A, v):
+    def __init__(self, structure: Structure, P, A, v, delta=None):
         self.lead = np.broadcast_shapes(P.shape[:-1], A.shape[:-1], v.shape[:-1])
         P, A, v = (np.broadcast_to(a, self.lead + a.shape[-1:]) for a in (P, A, v))
-        self.items = {i: _Factor(System(structure, P[i], A[i], v[i])) for i in np.ndindex(self.lead)}
+        more = np.zeros(self.lead) if delta is None else delta
+        self.items = {i: _Factor(System(structure, P[i], A[i], v[i]), more[i]) for i in np.ndindex(self.lead)}
         self.singular = np.array([self.items[i].singular for i in np.ndindex(self.lead)], bool).reshape(self.lead)
 
     def inverse(self, r):
@@ -150,14 +156,14 @@ class _Factor:
     first freed from their parts in its null space: the powers of delta (K + delta S)^-1 S tend to the projection onto it.
     """
 
-    def __init__(self, system: System):
+    def __init__(self, system: System, more=0.0):
         S, d = system.structure, system.spectrum.d
         self.kept = np.flatnonzero(np.r_[np.ones(S.n, bool), d > 0])
         self.dropped = np.flatnonzero(np.r_[np.zeros(S.n, bool), d <= 0])
         K = _sparse(system)[self.kept][:, self.kept].tocsc()
         scale = abs(K).max() if K.nnz else 1.0
         self.sign = np.where(self.kept < S.n, 1.0, -1.0)[:, None]
-        self.delta = 1e-9 * max(scale, 1e-300)
+        self.delta = 1e-9 * max(scale, 1e-300) + more
         K = K + sp.diags_array(self.delta * self.sign[:, 0], format="csc")
         if K.nnz > 0.05 * K.shape[0] ** 2:
             lu = sl.lu_factor(K.toarray(), check_finite=False)

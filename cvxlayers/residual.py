@@ -19,6 +19,7 @@ from .program import ConeData, Structure
 
 TARGET = 1e-14  # Newton stops here
 _MAX_STEPS = 25
+_ROUNDING = 1e-12  # below it, an item whose residual does not fall any more is done
 _LENGTHS = 6  # 1, 1/4, 1/16, ...
 
 
@@ -74,7 +75,10 @@ def refine(structure: Structure, data: ConeData, x, v) -> Refined:
         items = items[newton.size[items] > TARGET]
         if not items.size:
             break
-        items = newton.step(items)
+        moved = newton.step(items)
+        stuck = np.setdiff1d(items, moved)
+        stuck = stuck[newton.size[stuck] > _ROUNDING]
+        items = np.union1d(moved, newton.step(stuck, regularized=True)) if stuck.size else moved
     return newton.result()
 
 
@@ -89,11 +93,15 @@ class _Newton:
         self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
         self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
 
-    def step(self, items):
-        """One damped Newton step for the given items; those that moved."""
+    def step(self, items, regularized=False):
+        """One damped Newton step for the given items; those that moved.
+
+        regularized: with K + |R| diag(I, -I), for the neighbourhood of a point where K is singular: there the inverse of
+        K itself blows up small errors, and the step leads nowhere.
+        """
         some = slice(None) if items.size == len(self.x) else items
         data, x, v = self.data.take(some), self.x[some], self.v[some]
-        system, inverse = self._factorize(items, data, v)
+        system, inverse = self._factorize(items, data, v, self.size[some] if regularized else None)
         dx, dy = system.solve(inverse, self.r1[some], self.r2[some])
         dv = dy + self.r2[some] + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
         waiting = np.isfinite(dx).all(-1) & np.isfinite(dv).all(-1)
@@ -108,23 +116,32 @@ class _Newton:
                               (self.y, trial.y), (self.size, trial.size)):
                 mine[where] = new[good]
             if self.inverse is not None:
-                self.fresh[where] = ~_far(self.structure, v[good], trial_v[good])
+                self.fresh[where] &= self._same_basis(v[good], trial_v[good])
             moved |= good
-            waiting &= ~good & (self.size[some] > 1e-12)  # an item at rounding level need not insist
+            waiting &= ~good & (self.size[some] > _ROUNDING)
             if not waiting.any():
                 break
             length *= 0.25
         return items[moved]
 
-    def _factorize(self, items, data, v):
+    def _factorize(self, items, data, v, delta=None):
         system = System(self.structure, data.P, data.A, v)
         if self.inverse is None:
-            factors = ItemFactors(self.structure, data.P, data.A, v)
-            self.singular[items] = factors.singular
+            factors = ItemFactors(self.structure, data.P, data.A, v, delta)
+            if delta is None:
+                self.singular[items] = factors.singular
             return system, factors.inverse
+        if delta is not None:
+            return system, apply_dense(dense_inverse(system.dense(delta))[0])
         F, singular = dense_inverse(system.dense())
         self.inverse[items], self.singular[items], self.fresh[items] = F, singular, True
         return system, apply_dense(F)
+
+    def _same_basis(self, before, after):
+        """Whether an inverse from one point serves at the other. K is written in the eigenvectors of D: a polyhedral cone
+        has always the same ones; elsewhere they may turn at random, however short the step, where eigenvalues coincide."""
+        K = self.structure.K
+        return K.polyhedral & (K.spectrum(before).d == K.spectrum(after).d).all(-1)
 
     def result(self):
         if self.inverse is not None:
@@ -132,11 +149,3 @@ class _Newton:
             if items.size:
                 self._factorize(items, self.data.take(items), self.v[items])
         return Refined(self.x, self.v, self.y, self.size, self.inverse, self.singular)
-
-
-def _far(structure, before, after):
-    """Whether D changed so much between two points that an inverse of K from the one is no use at the other."""
-    if structure.K.polyhedral:
-        return (structure.K.spectrum(before).d != structure.K.spectrum(after).d).any(-1)
-    move = np.abs(after - before).max(-1, initial=0)
-    return move > 1e-6 * np.abs(after).max(-1, initial=0)

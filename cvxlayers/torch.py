@@ -8,13 +8,16 @@ custom op has no forward mode, and jvp through it is silently zero) nor the insi
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import weakref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .batching import leading_dims
@@ -78,7 +81,7 @@ def _run(diffmap, kind, args):
 
 def _tensor(array, shape):
     """A tensor of its own: no memory shared with other results or with the arguments."""
-    return torch.from_numpy(np.array(np.broadcast_to(array, shape), order="C"))
+    return torch.from_numpy(np.array(array if array.shape == shape else np.broadcast_to(array, shape), order="C"))
 
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())
@@ -98,6 +101,14 @@ def _plain(args):
         raise NotImplementedError("cvxlayers: is_grads_batched=True and functional.jacobian(vectorize=True) use torch's old "
                                   "vmap, for which a layer has no rule; use torch.func.jacrev or torch.func.vmap")
     return all(type(a) in (Tensor, nn.Parameter) for a in args) and _get_current_dispatch_mode() is None
+
+
+def _apply(handle, kind, *args):
+    """`_Host` with its derivatives, or the bare computation where nothing is there to record them."""
+    recording = torch.is_grad_enabled() or forward_ad._current_level >= 0 or _are_functorch_transforms_active()
+    if recording or not _plain(args):
+        return _Host.apply(handle, kind, *args)
+    return tuple(_run(handle.map, kind, args))
 
 
 class _Host(torch.autograd.Function):
@@ -131,7 +142,7 @@ class _Host(torch.autograd.Function):
         sizes = handle.map.in_sizes if kind == "vjp" else handle.map.out_sizes
         if any(needs[linear:]) and any(c is not None for c in cotangents):
             full = [_zeros(args[0], size) if c is None else c for c, size in zip(cotangents, sizes, strict=False)]
-            transposed = _Host.apply(handle, "jvp" if kind == "vjp" else "vjp", *theta, *saved, *full)
+            transposed = _apply(handle, "jvp" if kind == "vjp" else "vjp", *theta, *saved, *full)
             for j, g in enumerate(transposed):
                 if needs[linear + j]:
                     grads[linear + j] = _unbroadcast(g, args[linear + j])
@@ -147,16 +158,20 @@ class _Host(torch.autograd.Function):
             raise _no_second_derivative()
         full = [_zeros(a, a.shape[-1]) if t is None else t
                 for t, a in zip(tangents[linear:], args[linear:] if linear else args[:i], strict=True)]
-        out = _Host.apply(handle, "jvp" if kind == "forward" else kind, *args[:i + k], *full)
+        out = _apply(handle, "jvp" if kind == "forward" else kind, *args[:i + k], *full)
         return (*out, *(None for _ in handle.map.saved)) if kind == "forward" else out
 
     @staticmethod
     def vmap(info, in_dims, handle, kind, *args):
         moved = [a.unsqueeze(0) if d is None else a.movedim(d, 0) for a, d in zip(args, in_dims[2:], strict=True)]
-        out = _Host.apply(handle, kind, *moved)
+        out = _apply(handle, kind, *moved)
         batched = [o.shape[0] == info.batch_size for o in out]  # saved data that the batch does not touch have a 1
         results = tuple(o if b else o.squeeze(0) for o, b in zip(out, batched, strict=True))
         return results, tuple(0 if b else None for b in batched)
+
+
+# torch inspects the signature of forward on every call, which takes longer than the call; this is the answer at hand.
+_Host.forward.__signature__ = inspect.signature(_Host.forward)  # type: ignore[attr-defined]
 
 
 def _no_second_derivative():
@@ -185,7 +200,7 @@ def _common_dtype(tensors):
 def _evaluate(handle, tensors):
     """Outputs for theta of common depth, in their common dtype."""
     dtype = _common_dtype(tensors)
-    return _Host.apply(handle, "forward", *(t.to(dtype) for t in tensors))[:len(handle.map.out_sizes)]
+    return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[:len(handle.map.out_sizes)]
 
 
 @torch.compiler.allow_in_graph

@@ -6,8 +6,8 @@ so rho is the root of one increasing function: Friberg, "Projection onto the exp
 problem" (2021). With w = (r, q, t) the first two rows give a = A/Q, b = B/Q, A = (rho - 1) r + q, B = r - rho q,
 Q = rho^2 - rho + 1, and the third one is solved in logarithms, where it is nearly linear:
     log(A e^rho + Q max(-t, 0)) - log(B e^-rho + Q max(t, 0)) = 0.
-The derivative has the eigenvectors s, y and s x y. The cone is curved only across its rays, hence the eigenvalues of D
-are 0, 1 and g_y |s| / (g_s |y| + g_y |s|)-like ratios of positive numbers (see `Curved`): no cancellation anywhere.
+The derivative of the projection has the eigenvectors s, y and n = s x y. K is curved only across its rays, which makes
+the eigenvalues of D, for K*, equal to 0, 1 and a quotient of positive numbers (see `Curved`): no eigh, no cancellation.
 """
 
 from abc import abstractmethod
@@ -22,26 +22,31 @@ _EPS = np.finfo(np.float64).eps
 def increasing_root(f, x, lo, hi, lanes, floor):
     """Roots of many increasing functions at once: Newton inside a shrinking bracket.
 
-    f(x, *lanes) -> (value, slope); x, lo, hi (n,), lanes (k, n). The values are logarithms, so that 1e-9 is followed by
+    f(x, lanes) -> (value, slope); x, lo, hi (n,), lanes (k, n). The values are logarithms, so that 1e-9 is followed by
     1e-18 after one more step; where rounding keeps them larger, a step below 12 eps (floor + |x|) ends the search.
-    A step that leaves the bracket, or is not a number, becomes 95 percent of the way to the bound on the root's side.
+    The functions may have a logarithmic singularity at a bound. A step beyond the bound is read as a step in the
+    logarithm of the distance to it, exact for such functions, and leaves between 1e-8 and 0.05 of that distance.
     """
-    root, at = x, np.arange(x.size)
+    root, at = np.empty_like(x), np.arange(x.size)
     for _ in range(100):
-        value, slope = f(x, *lanes)
-        left = value < 0
+        value, slope = f(x, lanes)
+        left, close = value < 0.0, np.abs(value) <= 1e-9
         lo, hi = np.where(left, x, lo), np.where(left, hi, x)
-        new = np.minimum(np.maximum(x - value / slope, lo), hi)
-        close = np.abs(value) <= 1e-9
-        good = close | (new > lo) & (new < hi)
+        new = x - value / slope
+        good = (new > lo) & (new < hi)
         if np.count_nonzero(good) < good.size:
-            new = np.where(good, new, 0.05 * x + 0.95 * np.where(left, hi, lo))
-        done = close | (np.abs(new - x) <= 12 * _EPS * (floor + np.abs(x)))
+            gap = np.where(left, hi, lo) - x
+            rest = np.fmin(np.fmax(np.exp((x - new) / gap), 1e-8), 0.05)
+            ulps = 4.0 * _EPS * (floor + np.abs(x)) / np.abs(gap)  # stay off the bound itself: no value there
+            rest = np.fmin(np.fmax(rest, ulps), 0.5)
+            other = x + (1.0 - rest) * gap
+            new = np.where(good, new, np.where(close, np.minimum(np.maximum(new, lo), hi), other))
+        done = close | ~(np.abs(new - x) > 12.0 * _EPS * (floor + np.abs(x)))  # a NaN is done, too
         root[at] = new
-        left_over = done.size - np.count_nonzero(done)
-        if not left_over:
+        finished = np.count_nonzero(done)
+        if finished == done.size:
             break
-        if 2 * left_over < done.size:
+        if finished:
             keep = np.flatnonzero(~done)
             new, lo, hi, at, lanes = new[keep], lo[keep], hi[keep], at[keep], lanes[:, keep]
         x = new
@@ -49,10 +54,11 @@ def increasing_root(f, x, lo, hi, lanes, floor):
 
 
 class Curved(Cone):
-    """A cone of three rows whose boundary consists of rays s_dir(rho), with the dual rays y_dir(rho) orthogonal to them.
+    """Three rows; the boundary consists of rays s_dir(rho), with the dual rays y_dir(rho) orthogonal to them.
 
-    From w = a s_dir - b y_dir, s_dir' orthogonal to y_dir and y_dir' to s_dir, the derivative of proj_K at w maps
-    s_dir to itself, y_dir to 0, and their cross product n to n times a s_dir'n / (a s_dir'n - b y_dir'n).
+    w = a s_dir(rho) - b y_dir(rho). Along rho, s_dir stays orthogonal to y_dir and y_dir to s_dir; so the derivative of
+    proj_K at w maps s_dir to itself, y_dir to 0, and n = s_dir x y_dir to a <s_dir', n> / <a s_dir' - b y_dir', n> n.
+    On the cones here <s_dir', n> = g |y_dir|^2 and <y_dir', n> = -h |s_dir|^2, up to a common sign, with g, h > 0.
     """
 
     dim = 3
@@ -66,7 +72,7 @@ class Curved(Cone):
 
     @abstractmethod
     def _rays(self, w):
-        """a, s_dir, g, b, y_dir, h for curved w (3, n): the eigenvalue of n is a g/|s_dir|^2 : b h/|y_dir|^2 (K : K*)."""
+        """a, s_dir, g, b, y_dir, h for curved w (3, n). g and h belong to the lengths chosen for s_dir and y_dir."""
 
     def _solve(self, v):
         """Scaled w (3, n), exponents (n,), d (3, n), the indices of the curved items, and their rays."""
@@ -80,7 +86,11 @@ class Curved(Cone):
         return w, exponent, d, curved, rays
 
     def split(self, v):
-        """y = proj_K*(v) and s = proj_K(-v) = y - v, each with small components of full relative accuracy."""
+        """y = proj_K*(v) and s = proj_K(-v) = y - v, (..., 3) both.
+
+        Every component of y is accurate relative to itself, up to the condition number |v| / |y|; likewise for s. So s
+        is better than the difference y - v where entries of s are small.
+        """
         w, exponent, d, curved, rays = self._solve(v)
         y, s = np.where(d > 0, -w, 0.0), np.where(d > 0, 0.0, w)
         if curved.size:
@@ -96,23 +106,25 @@ class Curved(Cone):
         U = np.zeros((d.shape[1], 3, 3))
         U[:, [0, 1, 2], [0, 1, 2]] = 1.0
         if curved.size:
-            a, s_dir, g, b, y_dir, h = rays
-            s_norm, y_norm = np.sqrt((s_dir**2).sum(0)), np.sqrt((y_dir**2).sum(0))
-            e, f = s_dir / s_norm, y_dir / y_norm
-            n = e[[1, 2, 0]] * f[[2, 0, 1]] - e[[2, 0, 1]] * f[[1, 2, 0]]
-            flat, bent = a * g / s_norm / s_norm, b * h / y_norm / y_norm
-            total = flat + bent
-            d[0, curved], d[1, curved] = 0.0, 1.0
-            d[2, curved] = np.where(total > 0, bent / np.where(total > 0, total, 1.0), 0.0)
-            U[curved] = np.stack([e, f, n]).transpose(2, 1, 0)
+            with np.errstate(all="ignore"):  # for NaN in, NaN out
+                a, s_dir, g, b, y_dir, h = rays
+                s_norm, y_norm = np.sqrt((s_dir**2).sum(0)), np.sqrt((y_dir**2).sum(0))
+                e, f = s_dir / s_norm, y_dir / y_norm
+                n = e[[1, 2, 0]] * f[[2, 0, 1]] - e[[2, 0, 1]] * f[[1, 2, 0]]
+                n_s, n_y = a * g / s_norm / s_norm, b * h / y_norm / y_norm
+                total = n_s + n_y
+                d[0, curved], d[1, curved] = 0.0, 1.0
+                d[2, curved] = np.where(total > 0, n_y / np.where(total > 0, total, 1.0), 0.0)
+                U[curved] = np.stack([e, f, n]).transpose(2, 1, 0)
         return Dense(d.T.reshape(v.shape), U.reshape(v.shape + (3,)))
 
 
-def _balance(rho, r, q, up, down, lo, A0, hi, B0):
+def _balance(rho, lanes):
     """log of (A e^rho + Q max(-t, 0)) / (B e^-rho + Q max(t, 0)), up = max(t, 0), down = max(-t, 0), and its slope.
 
     A = r (rho - lo) + A0 and B = q (hi - rho) + B0 are written so that they vanish at the ends without cancellation.
     """
+    r, q, up, down, lo, A0, hi, B0 = lanes
     c, Q, slope = np.exp(rho), rho * (rho - 1.0) + 1.0, 2.0 * rho - 1.0
     A, B = (rho - lo) * r + A0, (hi - rho) * q + B0
     X, Y = A * c + Q * down, B / c + Q * up
@@ -129,10 +141,12 @@ def _rho(r, q, t):
     k, l = 2.0 * q - r, 2.0 * r - q
     a = np.where(k > 0, (N + k) / 3.0, r * r / (N - k))
     b = np.where(l > 0, (N + l) / 3.0, q * q / (N - l))
-    low, high, up, down = r > 0, q > 0, np.maximum(t, 0.0), np.maximum(-t, 0.0)
+    low, high = (r > 0) & (q < 600 * r), (q > 0) & (r < 600 * q)
+    up, down = np.maximum(t, 0.0), np.maximum(-t, 0.0)
     lo, hi = np.where(low, 1.0 - q / r, 1.0), np.where(high, r / q, 0.0)
     lanes = np.stack([r, q, up, down, lo, np.where(low, 0.0, q), hi, np.where(high, 0.0, r)])
-    lo, hi = np.maximum(np.where(low, lo, -600.0), np.log(up / a)), np.minimum(np.where(high, hi, 600.0), -np.log(down / b))
+    lo = np.maximum(np.where(low, lo, -600.0), np.log(up / a))
+    hi = np.minimum(np.where(high, hi, 600.0), -np.log(down / b))
     middle = 0.5 * (lo + hi)  # but the root tends to be just inside the bound that t gives
     start = np.where((t > 0) | (t == 0) & low, np.minimum(middle, lo + 0.25), np.maximum(middle, hi - 0.25))
     return increasing_root(_balance, start, lo, hi, lanes, 1.0)
@@ -145,7 +159,7 @@ class Exp(Curved):
         r, q, t = w
         inside = (q > 0) & (q * np.exp(r / q) <= t)
         polar = (r > 0) & (r * np.exp(q / r - 1.0) < -t)
-        # r, q <= 0: the face y = 0. It stands for everything beyond |rho| = 300 too: e^-300 is 0 next to the other rows.
+        # r, q <= 0: the face y = 0. It stands for |rho| > 300, too: e^-300 is 0 next to the other rows.
         tiny = (np.abs(r) < 1e-100) & (np.abs(q) < 1e-100)
         face = ((r <= 0) | (-q > 300 * r)) & ((q <= 0) | (-r > 300 * q)) | tiny
         d = (w < 0) * 1.0

@@ -28,7 +28,7 @@ class _Reflected(Spectrum):
 
     def __init__(self, d, u):
         self.d = d
-        self.sign = np.where(u[..., 0] > 0, -1.0, 1.0)  # H e1 = -sign u: the reflection without cancellation
+        self.sign = np.where(u[..., 0] > 0, 1.0, -1.0)  # H e1 = -sign u: the reflection without cancellation
         h = u * self.sign[..., None]
         h[..., 0] += 1.0
         self.h = h / np.sqrt((h**2).sum(-1, keepdims=True))
@@ -69,8 +69,8 @@ class SOC(Cone):
 
     def spectrum(self, v):
         t, r, u = _polar(v)
-        a, c = np.maximum(t + r, 0), np.maximum(t - r, 0)
-        mid = np.where(r > 0, (a - c) / np.where(r > 0, 2 * r, 1.0), t > 0)
+        bent = (r > 0) & (t < r)  # elsewhere (a - c)/(2r) is 0 or 1; the difference would cancel
+        mid = np.where(bent, np.maximum(t + r, 0) / np.where(bent, 2 * r, 1.0), t > 0)
         d = np.empty(v.shape)
         d[..., 0], d[..., 1], d[..., 2:] = t + r > 0, t - r > 0, mid[..., None]
         return _Reflected(d, u)

@@ -18,7 +18,8 @@ def _discover() -> dict[str, type[Solver]]:
     for info in iter_modules(__path__):
         module = import_module(f"{__name__}.{info.name}")
         for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, Solver) and kind.__module__ == module.__name__ and "name" in vars(kind):
+            own = isinstance(kind, type) and issubclass(kind, Solver) and kind.__module__ == module.__name__
+            if own and "name" in vars(kind):  # base.py has only kinds without a name
                 found[kind.name] = kind
     return found
 
@@ -45,13 +46,13 @@ def choose(cones: ConeDims, name: str | None = None, *, quadratic: bool = True) 
     able = [SOLVERS[n] for _, n in ranked if cones.kinds <= SOLVERS[n].cones and SOLVERS[n].quadratic >= quadratic]
     usable = [kind.name for kind in able if kind.installed() and (cones.rows or not kind.needs_rows)]
     if not usable:
-        raise MissingDependencyError(f"no solver for the cones {cones} is installed; pip install {able[0].package}" if able
-                                     else f"no solver takes the cones {cones}")
+        packages = " or ".join(kind.package for kind in able)
+        raise MissingDependencyError(f"no solver for the cones ({cones}) is installed; pip install {packages}")
     return usable
 
 
 def ladder(structure: Structure, name: str | None = None, args: dict | None = None) -> list[Solver]:
-    """The solvers to try, in order; what one leaves unsolved goes to the next: as `choose`, and then their `tighter` selves.
+    """The solvers to try, in order, each on what the ones before left: as `choose`, then their `tighter` selves.
 
     args: options of the first solver. The others of the default ladder get those that they have as well.
     """

@@ -14,6 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -29,8 +30,8 @@ class Solver(ABC):
 
     Class attributes: `name`; `package`, what must be importable; `cones`, the kinds it takes; `quadratic`, whether it
     takes P; `needs_rows`, whether m = 0 is beyond it; `rank`, its place in the default ladder (None: only by name);
-    `options`, the names of the settings that `solver_args` may hold, in the package's spelling; `aliases`, other spellings
-    of them; `defaults`, where ours differ from the package's; `tight`, the settings of `tighter`.
+    `options`, the names of the settings that `solver_args` may hold, in the package's spelling; `aliases`, other
+    spellings of them; `defaults`, where ours differ from the package's; `tight`, the settings of `tighter`.
     An instance may keep a workspace; it must be safe to call from several threads, survive pickle, deepcopy and fork,
     and its answer must depend on its arguments alone.
     """
@@ -50,16 +51,17 @@ class Solver(ABC):
         self.structure, self.args = structure, dict(args or {})
         if not self.installed():
             raise MissingDependencyError(
-                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; pip install {self.package}")
+                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; "
+                f"pip install {self.package}")
         missing = structure.cones.kinds - self.cones
         if missing:
             raise ProblemError(
                 f"solver {self.name!r} has no {', '.join(sorted(missing))} cone, and the problem needs it; "
                 f"choose another solver, or leave solver=None")
         if structure.P.nnz and not self.quadratic:
-            raise ProblemError(f"solver {self.name!r} has no quadratic objective; compile the problem with quadratic=False")
+            raise ProblemError(f"solver {self.name!r} has no quadratic objective; compile with quadratic=False")
         if self.needs_rows and not structure.m:
-            raise ProblemError(f"solver {self.name!r} needs at least one constraint; choose another solver, or leave solver=None")
+            raise ProblemError(f"solver {self.name!r} needs at least one constraint; leave solver=None")
         unknown = sorted(set(self.args) - self.options - set(self.aliases))
         if unknown:
             names = ", ".join(sorted(self.options | set(self.aliases))) or "none"
@@ -76,12 +78,12 @@ class Solver(ABC):
     def solve(self, program: ConeProgram) -> Solution:
         """Solve every item. Items without a usable point hold NaN and the status that the package reports.
 
-        The arrays of `program` are not written to. SOLVED here means: the package says so. INFEASIBLE and UNBOUNDED mean
-        that it found a certificate. INACCURATE: a point came back that missed the tolerances.
+        The arrays of `program` are not written to. SOLVED here means: the package says so. INFEASIBLE and UNBOUNDED
+        mean that it found a certificate. INACCURATE: a point came back that missed the tolerances.
         """
 
     def tighter(self) -> Solver | None:
-        """The same solver with its tolerances at the limit of what it can reach, or None where there is no such thing."""
+        """The same solver with its tolerances at the limit of what it can reach; None where this one is there."""
         args = {**self.args, **self.tight}
         return None if args == self.args else type(self)(self.structure, args)
 
@@ -97,41 +99,45 @@ class Item(NamedTuple):
 
 
 class ItemSolver(Solver):
-    """A package that takes one problem at a time. A subclass writes `solve_item`; items run in the shared thread pool."""
+    """A package that takes one problem at a time. A subclass writes `solve_item`; items run in the thread pool."""
 
     def __init__(self, structure, args=None):
         super().__init__(structure, args)
-        order = self.row_order(structure.cones)
-        self._order = None if order is None else np.asarray(order, np.int64)
-        place = np.arange(structure.m) if order is None else np.argsort(self._order)
-        P, A, up = structure.P, structure.A, structure.upper
-        self._P = CscValues(P.rows[up], P.cols[up], P.shape, up)
-        self._A = CscValues(place[A.rows], A.cols, A.shape, np.arange(A.nnz))
+        self._order = self.row_order(structure.cones)
         if self.args:
             self._try_settings()
 
-    def row_order(self, cones: ConeDims):
+    @cached_property
+    def _matrices(self):
+        """Templates of P and A. At the first solve: most solvers of a ladder are never called."""
+        P, A, up = self.structure.P, self.structure.A, self.structure.upper
+        rows = A.rows if self._order is None else np.argsort(self._order)[A.rows]
+        return (CscValues(P.rows[up], P.cols[up], P.shape, up), CscValues(rows, A.cols, A.shape, np.arange(A.nnz)))
+
+    def row_order(self, cones: ConeDims) -> np.ndarray | None:
         """Row k of the package is our row `row_order[k]`; None: the same order."""
 
     @abstractmethod
     def solve_item(self, cones: ConeDims, P: sp.csc_matrix, q, A: sp.csc_matrix, b) -> Item:
-        """Solve one problem, in the package's row order. P: upper triangle. May raise on data that the package refuses."""
+        """Solve one problem, in the package's row order. P: upper triangle. May raise where the package refuses."""
 
     def solve(self, program):
         data, cones = program.data, self.structure.cones
         out = unsolved(self.structure, data.batch)
         order = slice(None) if self._order is None else self._order
+        upper_P, matrix_A = self._matrices
 
         def one(i):
             P, q, A, b = (array[0 if array.shape[0] == 1 else i] for array in data)
+            q, b = np.ascontiguousarray(q), np.ascontiguousarray(b[order])
             try:
-                found = self.solve_item(cones, self._P(P), np.ascontiguousarray(q), self._A(A), np.ascontiguousarray(b[order]))
+                found = self.solve_item(cones, upper_P(P), q, matrix_A(A), b)
             except Exception:  # NaN in the data, a nonconvex P: this item has no answer, the others have
                 return
             out.status[i], out.iterations[i] = found.status, found.iterations
             if found.x is None:
                 return
-            if np.isfinite(found.x).all() and np.isfinite(found.y).all() and np.isfinite(found.s).all():
+            if all(np.isfinite(a).all() for a in (found.x, found.y, found.s)):
                 out.x[i], out.y[i, order], out.s[i, order] = found.x, found.y, found.s
             else:
                 out.status[i] = Status.FAILED
@@ -149,13 +155,14 @@ class ItemSolver(Solver):
 
 
 class CscValues:
-    """A matrix as scipy CSC, from its values on a fixed pattern. A copy of a template: 2 us, the constructor takes 30."""
+    """A matrix as scipy CSC, from its values on a fixed pattern: a copy of a template, 2 us instead of 30."""
 
     def __init__(self, rows, cols, shape, values):
         order = np.lexsort((rows, cols))
         self._values = values[order]
         indptr = np.searchsorted(cols[order], np.arange(shape[1] + 1))
-        self._template = sp.csc_matrix((np.zeros(order.size), rows[order].astype(np.int32), indptr.astype(np.int32)), shape=shape)
+        indices = (rows[order].astype(np.int32), indptr.astype(np.int32))
+        self._template = sp.csc_matrix((np.zeros(order.size), *indices), shape=shape)
         assert self._template.has_canonical_format  # packages ask for it; the copies inherit the answer
 
     def __call__(self, values) -> sp.csc_matrix:
@@ -167,9 +174,8 @@ class CscValues:
 
 def unsolved(structure: Structure, batch: int) -> Solution:
     """A Solution to be filled in: NaN, FAILED, zero iterations."""
-    nan = np.full
-    return Solution(nan((batch, structure.n), np.nan), nan((batch, structure.m), np.nan), nan((batch, structure.m), np.nan),
-                    np.full(batch, int(Status.FAILED)), np.zeros(batch, np.int64))
+    x, y, s = (np.full((batch, size), np.nan) for size in (structure.n, structure.m, structure.m))
+    return Solution(x, y, s, np.full(batch, int(Status.FAILED)), np.zeros(batch, np.int64))
 
 
 class _Threads:

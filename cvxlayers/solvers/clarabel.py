@@ -1,8 +1,9 @@
 """Clarabel: an interior-point method for conic programs with a quadratic objective, in Rust. One problem at a time.
 
-    minimize 1/2 x'Px + q'x   subject to  Ax + s = b, s in K      P upper triangle, CSC; cones in our order; svec in our order
+    minimize 1/2 x'Px + q'x   subject to  Ax + s = b, s in K      P upper triangle, CSC
 
-Nothing is permuted. Source: https://clarabel.org; Goulart and Chen, arXiv 2405.12762.
+Nothing is permuted: cones, rows and svec are in our order.
+Source: https://clarabel.org; Goulart and Chen, arXiv 2405.12762.
 """
 
 from __future__ import annotations

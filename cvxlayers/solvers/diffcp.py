@@ -1,10 +1,10 @@
-"""diffcp's own way to solve: the reference that cvxpylayers uses, on top of SCS, ECOS or Clarabel. No P, no power cones.
+"""diffcp's own way to solve: the reference that cvxpylayers uses, on top of SCS, ECOS or Clarabel. No P, no power.
 
     minimize q'x   subject to  Ax + s = b, s in K      CSC; cones in our order
 
-Permuted: svec, as SCS has it; diffcp permutes the rows that ECOS and Clarabel want. One problem at a time: its batch call
-raises for the whole batch if one item fails. We call the function below `diffcp.solve_only`, which keeps the status: with
-Clarabel, `solve_only` returns the iterate of an infeasible problem as if it were a solution.
+Permuted: svec, as SCS has it; diffcp permutes the rows that ECOS and Clarabel want. One problem at a time: its batch
+call raises for the whole batch if one item fails. We call the function below `diffcp.solve_only`, which keeps the
+status: with Clarabel, `solve_only` returns the iterate of an infeasible problem as if it were a solution.
 Source: Agrawal, Barratt, Boyd, Busseti and Moursi, J. Appl. Numer. Optim. 1 (2019).
 """
 
@@ -27,7 +27,7 @@ _STATUS = {
 
 
 class Diffcp(ItemSolver):
-    """`solve_method`: "SCS" (default), "ECOS" or "Clarabel"; the other options are those of the method, as in its own file."""
+    """`solve_method`: "SCS" (default), "ECOS" or "Clarabel"; the other options are those of the method."""
 
     name = "diffcp"
     package = "diffcp"

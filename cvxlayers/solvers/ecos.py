@@ -1,8 +1,9 @@
-"""ECOS: an interior-point method for second-order and exponential cones, in C. One problem at a time; no P, PSD or power cones.
+"""ECOS: an interior-point method for second-order and exponential cones, in C. One problem at a time; no P.
 
-    minimize q'x   subject to  A_eq x = b_eq,  Gx + s = h, s in K      A_eq, b_eq: our zero rows; G, h: the others; CSC
+    minimize q'x   subject to  A_eq x = b_eq,  Gx + s = h, s in K      A_eq: our zero rows, G: the others; CSC
 
-Permuted: an exponential cone, whose rows are (x, z, y). Source: Domahidi, Chu and Boyd, ECC 2013; Serrano, thesis, 2015.
+Permuted: an exponential cone, whose rows are (x, z, y).
+Source: Domahidi, Chu and Boyd, ECC 2013; Serrano, thesis, 2015.
 """
 
 from __future__ import annotations

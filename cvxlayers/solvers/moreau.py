@@ -1,10 +1,11 @@
 """Moreau: batches of conic programs in Rust, by a dual active-set method (DAQP) or an interior-point method.
 
-    minimize 1/2 x'Px + q'x   subject to  Ax + s = b, s in K      P full, CSR; cones in our order; svec in our order
+    minimize 1/2 x'Px + q'x   subject to  Ax + s = b, s in K      both triangles of P, CSR
 
-Nothing is permuted. The active-set method takes zero and nonneg rows and a positive definite P; there it is exact, and
-ten times as fast on dense data; everything else goes to the interior-point method. We call `moreau_cpu`, the engine that
-`moreau` pins: the checks that `moreau.CompiledSolver` makes in Python on every call take 5 times as long as a small QP.
+Nothing is permuted: cones, rows and svec are in our order. The active-set method takes zero and nonneg rows and a
+positive definite P; there it is exact, and ten times as fast on dense data; the rest goes to the interior-point method.
+We call `moreau_cpu`, the engine that `moreau` pins to its own version: the checks that `moreau.CompiledSolver` makes in
+Python on every call take 5 times as long as a small QP (0.10 ms against 0.02 ms at n = m = 20).
 Source: https://pypi.org/project/moreau (0.4.1).
 """
 
@@ -13,31 +14,32 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from contextlib import nullcontext
 
 import numpy as np
 
 from ..errors import ProblemError
 from ..program import Solution, Status
-from .base import Solver, single_threaded_blas, unsolved
+from .base import Solver, unsolved
 
 _TOP = frozenset({"solver", "max_iter", "time_limit", "verbose"})
-_ACTIVE_SET = frozenset({"primal_tol", "dual_tol", "zero_tol", "pivot_tol", "progress_tol", "fval_bound", "iter_limit", "cycle_tol"})
+_ACTIVE_SET = frozenset({
+    "primal_tol", "dual_tol", "zero_tol", "pivot_tol", "progress_tol", "fval_bound", "iter_limit", "cycle_tol"})
 _TOLERANCES = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
 _IPM = frozenset({
     *_TOLERANCES, "tol_infeas_abs", "tol_infeas_rel", "tol_ktratio", "max_step_fraction", "equilibrate_enable",
     "direct_solve_method", "reduced_tol_gap_abs", "reduced_tol_gap_rel", "reduced_tol_feas", "reduced_tol_infeas_abs",
-    "reduced_tol_infeas_rel", "reduced_tol_ktratio", "chordal_decomposition_enable", "chordal_decomposition_merge_method"})
+    "reduced_tol_infeas_rel", "reduced_tol_ktratio", "chordal_decomposition_enable",
+    "chordal_decomposition_merge_method"})
 
 _STATUS = np.full(12, int(Status.FAILED))  # by the number of Moreau's status
 _STATUS[[1, 4]] = Status.SOLVED, Status.INACCURATE
 _STATUS[[2, 5]], _STATUS[[3, 6]] = Status.INFEASIBLE, Status.UNBOUNDED
 
-_BATCH_SIZES = 4  # compiled solvers are kept for that many batch sizes, the latest ones
+_BATCH_SIZES, _THREADS = 4, os.cpu_count() or 1  # idle solvers that are kept: the latest batch sizes; so many of each
 
 
 class Moreau(Solver):
-    """The whole batch in one call. `solver`: "auto", "active_set" or "ipm"; `max_iters` and `eps` set both methods' limits.
+    """The whole batch in one call. `solver`: "auto", "active_set" or "ipm"; `eps` is for the latter.
 
     The active-set method cannot see that a problem is unbounded, and on a singular P it may return a wrong point as
     solved: `tighter` is the interior-point method.
@@ -49,16 +51,18 @@ class Moreau(Solver):
     rank = 10
     options = _TOP | _ACTIVE_SET | _IPM
     aliases = {"eps": _TOLERANCES, "max_iters": ("max_iter", "iter_limit")}
-    # 1e-10 takes 1.5 iterations more than 1e-8 and leaves v = y - s at 1e-6 to 1e-5, from where Newton converges, instead
-    # of 1e-5 to 1e-3. With the active-set method's own 1e-6, 1 QP of 500 came back wrong and "solved"; now it says failed.
+    # 1e-10 takes 1.5 iterations more than 1e-8 and leaves v = y - s at 1e-6 to 1e-5, from where Newton converges,
+    # instead of 1e-5 to 1e-3. With the active set's own 1e-6, 1 QP of 500 came back wrong and "solved"; now it fails.
     defaults = {**dict.fromkeys(_TOLERANCES, 1e-10), "primal_tol": 1e-9, "solver": "auto"}
-    tight = {"solver": "ipm", **dict.fromkeys(_TOLERANCES, 1e-11)}  # 1e-12: exp and power cones end up at 1e-2, 1 of 50
+    # 1e-12: exp and power cones end at 1e-3 to 1e-2, 1 item of 20
+    tight = {"solver": "ipm", **dict.fromkeys(_TOLERANCES, 1e-11)}
 
     def __init__(self, structure, args=None):
         super().__init__(structure, args)
         method = str(self.settings["solver"]).lower()
         if method == "active_set" and (structure.cones.kinds - {"zero", "nonneg"} or not structure.m):
-            raise ProblemError("moreau's active_set method takes zero and nonneg rows only, at least one; use 'ipm' or 'auto'")
+            raise ProblemError("moreau's active_set method takes zero and nonneg rows only, at least one; "
+                               "use solver='ipm' or 'auto'")
         self.active_set = method == "active_set" or method == "auto" and _suits_active_set(structure)
         try:
             self._native_settings()
@@ -82,10 +86,11 @@ class Moreau(Solver):
 
         S = self.structure
         c = S.cones
-        cones = moreau.Cones(num_zero_cones=c.zero, num_nonneg_cones=c.nonneg, so_cone_dims=list(c.soc), psd_dims=list(c.psd),
-                             num_exp_cones=c.exp, power_alphas=list(c.power))
+        cones = moreau.Cones(num_zero_cones=c.zero, num_nonneg_cones=c.nonneg, so_cone_dims=list(c.soc),
+                             psd_dims=list(c.psd), num_exp_cones=c.exp, power_alphas=list(c.power))
         engine = moreau_cpu.ActiveSetSolver if self.active_set else moreau_cpu.Solver
-        return engine(S.n, S.m, S.P.indptr, S.P.cols, S.A.indptr, S.A.cols, cones, self._native_settings(), batch_size=batch)
+        patterns = (S.P.indptr, S.P.cols, S.A.indptr, S.A.cols)
+        return engine(S.n, S.m, *patterns, cones, self._native_settings(), batch_size=batch)
 
     def solve(self, program):
         S, data, B = self.structure, program.data, program.data.batch
@@ -95,24 +100,23 @@ class Moreau(Solver):
         if B > 1 and P.shape[0] == A.shape[0] == 1:
             P, A = P[0], A[0]  # shared: copied and scaled once
         else:
-            P, A = np.broadcast_to(P, (B, S.P.nnz)), np.broadcast_to(A, (B, S.A.nnz))
-        q, b = np.broadcast_to(q, (B, S.n)), np.broadcast_to(b, (B, S.m))
+            P, A = _each(P, B), _each(A, B)
+        q, b = _each(q, B), _each(b, B)
         engine = self._take(B)
-        with single_threaded_blas() if S.cones.psd and B > 1 else nullcontext():
-            engine.setup(P, A)
-            found = engine.solve(q, b)
+        engine.setup(P, A)
+        found = engine.solve(q, b)
         self._give_back(B, engine)
         x, y, s = found["x"], found["z"], found["s"]
         status = _STATUS[np.asarray(found["status"], np.int64)]
-        usable = (status == Status.SOLVED) | (status == Status.INACCURATE)
-        usable &= np.isfinite(x).all(1) & np.isfinite(y).all(1) & np.isfinite(s).all(1)
-        if not usable.all():
+        if status.any() or not np.isfinite(x.sum() + y.sum() + s.sum()):  # sums: faster than looking at each entry
+            point = (status == Status.SOLVED) | (status == Status.INACCURATE)
+            usable = point & np.isfinite(x).all(1) & np.isfinite(y).all(1) & np.isfinite(s).all(1)
             x[~usable] = y[~usable] = s[~usable] = np.nan
-            status[~usable & ((status == Status.SOLVED) | (status == Status.INACCURATE))] = Status.FAILED
+            status[point & ~usable] = Status.FAILED
         return Solution(x, y, s, status, np.asarray(found["iterations"], np.int64))
 
     def _take(self, batch):
-        """An idle compiled solver for this batch size: it holds the problem it works on, so a call needs one for itself."""
+        """A compiled solver for this batch size. It holds the problem it works on: each call needs one for itself."""
         with self._lock:
             if self._pid != os.getpid():
                 self._idle, self._pid = OrderedDict(), os.getpid()
@@ -124,7 +128,7 @@ class Moreau(Solver):
     def _give_back(self, batch, engine):
         with self._lock:
             engines = self._idle.setdefault(batch, [])
-            if len(engines) < (os.cpu_count() or 1):
+            if len(engines) < _THREADS:
                 engines.append(engine)
             self._idle.move_to_end(batch)
             if len(self._idle) > _BATCH_SIZES:
@@ -141,12 +145,21 @@ class Moreau(Solver):
         self._forget()
 
 
+def _each(array, batch):
+    """(B|1, k) -> (B, k), as a view."""
+    return array if array.shape[0] == batch else np.broadcast_to(array, (batch, array.shape[1]))
+
+
 def _suits_active_set(structure):
-    """A strictly convex QP, small or dense. (No rows: it crashes. A column without P: P is singular. Sparse: measured, with 3
-    entries a row it is 2 times as fast at n = 50, 2 times slower at 100; on dense data 10 times as fast from 20 to 400.)"""
+    """A strictly convex QP, small or dense.
+
+    Without rows the method crashes; a column without P makes P singular. Measured against the interior-point method:
+    10 times as fast on dense data, n = 20 to 400; with 3 entries a row 2 times as fast at n = 50, 2 times slower at
+    100 and beyond.
+    """
     S = structure
     n, m = S.n, S.m
     if S.cones.kinds - {"zero", "nonneg"} or not m or n > 500 or m > max(500, 2 * n):
         return False
     diagonal = np.count_nonzero(S.P.rows == S.P.cols)
-    return diagonal == n and (n <= 64 or S.P.nnz + S.A.nnz > 0.15 * n * (n + m))
+    return diagonal > 0 and (n <= 64 or S.P.nnz + S.A.nnz > 0.15 * n * (n + m))

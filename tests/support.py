@@ -1,0 +1,62 @@
+"""What several test files share: NumPy access to a compiled case, and CVXPY's own solution of it."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import numpy as np
+import scipy.sparse as sp
+
+from cvxlayers.layer import ConeLayer
+
+from .problems import CASES
+
+
+def flat(values):
+    """Values as a layer's inputs: (1, size), complex ones as pairs."""
+    out = []
+    for v in map(np.asarray, values):
+        v = np.stack([v.real, v.imag], -1) if np.iscomplexobj(v) else v
+        out.append(np.asarray(v, np.float64).reshape(1, -1))
+    return out
+
+
+@functools.cache
+def compiled(name, solver=None):
+    """(case, ConeLayer, theta, outputs, saved) of a case, solved once."""
+    case = CASES[name]()
+    layer = ConeLayer(case.problem, case.parameters, case.variables, gp=case.gp, solver=solver)
+    theta = flat(case.values)
+    return case, layer, theta, *layer.forward(*theta)
+
+
+def tangents(layer, case, seed=0):
+    """Random directions for the parameters; along the declared structure where there is one."""
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((1, k)) for k in layer.in_sizes]
+
+
+def assign(parameters, values):
+    """Set the values of CVXPY parameters."""
+    for p, v in zip(parameters, values, strict=True):
+        if p.attributes["sparsity"]:
+            p.value_sparse = sp.coo_array((v[p.sparse_idx], p.sparse_idx), shape=v.shape)
+        else:
+            p.value = v
+
+
+def cvxpy_solution(case, tol=1e-11):
+    """CVXPY's values of the case's variables, by Clarabel at a tight tolerance."""
+    assign(case.parameters, case.values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        case.problem.solve(solver="CLARABEL", gp=case.gp, tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
+        values = [v.value for v in case.variables]
+    return [np.asarray(v.toarray() if sp.issparse(v) else v).reshape(x.shape) for v, x in zip(values, case.variables, strict=True)]
+
+
+def relative(a, b):
+    """Largest difference relative to the largest entry of b."""
+    a, b = np.asarray(a), np.asarray(b)
+    return np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-300)

@@ -1,0 +1,89 @@
+"""The system K: dense and factored paths agree, and singular systems give the least-norm solution."""
+
+import numpy as np
+import pytest
+
+from cvxlayers.linsolve import ItemFactors, System, apply_dense, dense_inverse
+from cvxlayers.program import ConeDims, Pattern, Structure
+
+RNG = np.random.default_rng(0)
+DIMS = {
+    "polyhedral": ConeDims(zero=2, nonneg=6),
+    "soc": ConeDims(zero=1, nonneg=2, soc=(3, 3, 5)),
+    "psd": ConeDims(nonneg=1, psd=(3, 2)),
+    "exp and power": ConeDims(zero=1, exp=3, power=(0.3, 0.3, 0.6)),
+    "no rows": ConeDims(),
+}
+
+
+def make(dims, n=20, batch=1, rank=None):
+    m = dims.rows  # fewer rows than variables, so that K is nonsingular whichever rows are active
+    full = lambda r, c: Pattern(*np.divmod(np.arange(r * c), max(c, 1)), (r, c))  # noqa: E731
+    S = Structure(n, dims, full(n, n), full(m, n))
+    F = RNG.standard_normal((batch, rank if rank is not None else n, n))
+    P = (np.swapaxes(F, 1, 2) @ F).reshape(batch, -1)
+    return S, P, RNG.standard_normal((batch, m * n)), RNG.standard_normal((batch, m))
+
+
+@pytest.mark.parametrize("name", DIMS)
+def test_the_operator_is_the_matrix_and_symmetric(name):
+    S, P, A, v = make(DIMS[name], batch=3)
+    system = System(S, P, A, v)
+    K = system.dense()
+    assert np.allclose(K, np.swapaxes(K, 1, 2), atol=1e-14)
+    z = RNG.standard_normal((3, S.n + S.m))
+    assert np.allclose(system.multiply(z), (K @ z[..., None])[..., 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DIMS)
+def test_dense_and_factored_paths_agree(name):
+    S, P, A, v = make(DIMS[name], batch=4)
+    system = System(S, P, A, v)
+    r1, r2 = RNG.standard_normal((4, S.n)), RNG.standard_normal((4, S.m))
+    F, singular = dense_inverse(system.dense())
+    assert not singular.any()
+    factors = ItemFactors(S, P, A, v)
+    assert not factors.singular.any()
+    for a, b in zip(system.solve(apply_dense(F), r1, r2), system.solve(factors.inverse, r1, r2), strict=True):
+        assert np.allclose(a, b, atol=1e-10)
+
+
+@pytest.mark.parametrize("lead, more", [((), (3,)), ((1,), (4,)), ((2, 1), (2, 3)), ((1, 2), (5, 2))])
+def test_further_leading_dimensions_of_the_right_hand_side(lead, more):
+    S, P, A, v = make(DIMS["soc"], batch=int(np.prod(lead)))
+    P, A, v = (a.reshape(*lead, -1) for a in (P, A, v))
+    system, factors = System(S, P, A, v), ItemFactors(S, P, A, v)
+    r = RNG.standard_normal((*more, S.n + S.m))
+    expected = (np.linalg.inv(system.dense()) @ r[..., None])[..., 0]
+    assert np.allclose(factors.inverse(r), expected, atol=1e-6)  # up to the regularization
+    assert np.allclose(apply_dense(dense_inverse(system.dense())[0])(r), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", ["dense", "factored"])
+@pytest.mark.parametrize("consistent", [True, False])
+def test_singular_systems_give_the_least_norm_solution(path, consistent):
+    S, P, A, v = make(ConeDims(zero=4), n=5)
+    A = A.reshape(1, 4, 5)
+    A[:, 3] = A[:, 0] - 2 * A[:, 1]  # a redundant row
+    A = A.reshape(1, -1)
+    system = System(S, P, A, v)
+    K = system.dense()[0]
+    r = RNG.standard_normal(9)
+    r = K @ r if consistent else r
+    if path == "dense":
+        F, singular = dense_inverse(K[None])
+        inverse = apply_dense(F)
+    else:
+        factors = ItemFactors(S, P, A, v)
+        inverse, singular = factors.inverse, factors.singular
+    assert singular.all()
+    u, w = system.solve(inverse, -r[None, :5], -r[None, 5:])
+    expected = np.linalg.pinv(K, rcond=1e-10) @ r
+    assert np.allclose(np.r_[u[0], w[0]], expected, atol=1e-9)
+
+
+def test_one_exactly_singular_item_does_not_stop_the_others():
+    K = np.stack([np.eye(3), np.zeros((3, 3)), 2 * np.eye(3)])
+    F, singular = dense_inverse(K)
+    assert singular.tolist() == [False, True, False]
+    assert np.allclose(F, np.stack([np.eye(3), np.zeros((3, 3)), 0.5 * np.eye(3)]))

@@ -1,0 +1,69 @@
+"""The residual map: zero at a solution, and Newton on it turns a solver's answer into an exact one."""
+
+import numpy as np
+import pytest
+
+from cvxlayers.batching import flatten
+from cvxlayers.program import ConeData, ConeDims, Pattern, Structure
+from cvxlayers.residual import refine, residual, tolerance
+
+from .problems import CASES, POLYHEDRAL, SECOND_ORDER
+from .support import compiled
+
+EXACT = {f.__name__ for f in (*POLYHEDRAL, *SECOND_ORDER)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_solutions_are_accepted_far_below_the_tolerance(name):
+    _, layer, theta, _, saved = compiled(name)
+    data = ConeData(*flatten(layer.param_map.apply(theta)[:4])[1])
+    k = len(layer.derivative.needs)
+    size = residual(layer.structure, data, saved[k], saved[k + 1]).size
+    assert tolerance(layer.structure) == (1e-9 if name in EXACT else 1e-8)
+    assert size.max() <= 1e-12
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("noise", [1e-6, 1e-4])
+def test_newton_restores_a_perturbed_solution(name, noise):
+    _, layer, theta, _, saved = compiled(name)
+    data = ConeData(*flatten(layer.param_map.apply(theta)[:4])[1])
+    rng = np.random.default_rng(0)
+    k = len(layer.derivative.needs)
+    x, v = saved[k], saved[k + 1]
+    start = [a + noise * rng.standard_normal(a.shape) for a in (x, v)]
+    point = refine(layer.structure, data, *start)
+    assert point.size.max() <= 1e-12
+    assert np.allclose(point.x, x, atol=1e-8)
+
+
+def _toy():
+    S = Structure(2, ConeDims(nonneg=2), Pattern([0, 1], [0, 1], (2, 2)), Pattern([0, 1], [0, 1], (2, 2)))
+    return S, ConeData(np.ones((1, 2)), np.array([[-1.0, 2.0]]), -np.ones((1, 2)), np.zeros((1, 2)))
+
+
+def test_the_residual_of_a_projection_onto_the_orthant_by_hand():
+    S, data = _toy()  # min 1/2 |x|^2 - x1 + 2 x2, x >= 0: x = (1, 0), y = (0, 2)
+    assert residual(S, data, np.array([[1.0, 0.0]]), np.array([[-1.0, 2.0]])).size == 0
+    r = residual(S, data, np.array([[1.0, 0.5]]), np.array([[-1.0, 2.0]]))
+    assert np.array_equal(r.r1, [[0, 0.5]])
+    assert np.array_equal(r.r2, [[0, -0.5]])
+    assert r.size == pytest.approx(0.5 / 2)  # |r2| / (1 + max(|Ax|, |s|, |b|)); r1 is relative to 1 + 2
+
+
+def test_items_do_not_touch_each_other():
+    S, data = _toy()
+    batch = ConeData(data.P, np.repeat(data.q, 3, 0), data.A, data.b)
+    x, v = np.array([[1.1, 0.1], [np.nan, 0], [0.9, -0.1]]), np.repeat([[-1.0, 2.0]], 3, 0)
+    point = refine(S, batch, x, v)
+    assert np.isinf(point.size[1])
+    assert np.array_equal(point.x[[0, 2]], [[1, 0], [1, 0]])
+    assert np.isfinite(point.inverse).all()
+
+
+def test_refinement_never_worsens():
+    S, data = _toy()
+    rng = np.random.default_rng(0)
+    x, v = 10 * rng.standard_normal((50, 2)), 10 * rng.standard_normal((50, 2))
+    data = ConeData(data.P, np.repeat(data.q, 50, 0), data.A, data.b)
+    assert (refine(S, data, x, v).size <= residual(S, data, x, v).size).all()

@@ -1,0 +1,417 @@
+"""PyTorch: every transformation of a layer, on the same few cases."""
+
+import copy
+import io
+import pickle
+import threading
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.utils.checkpoint import checkpoint
+
+from cvxlayers import DiffMap, Saved
+from cvxlayers.torch import CvxpyLayer, lift
+
+from .problems import CASES
+
+SOME = ("qp", "socp", "psd_variable", "entropy", "geometric", "complex_least_squares", "parameter_kinds")
+
+
+def make(name):
+    case = CASES[name]()
+    layer = CvxpyLayer(case.problem, case.parameters, case.variables, gp=case.gp)
+    return layer, [torch.tensor(v) for v in case.values]
+
+
+def leaves(values):
+    return [v.clone().requires_grad_() for v in values]
+
+
+@pytest.fixture(scope="module")
+def qp():
+    """(f, values, weights): one output of the QP, its parameters, and a cotangent."""
+    layer, values = make("qp")
+    return (lambda *a: layer(*a)[0]), values, torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradcheck_in_both_modes(name):
+    layer, values = make(name)
+    assert torch.autograd.gradcheck(layer, leaves(values), check_forward_ad=True, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in SOME if n != "complex_least_squares"])  # torch.func: real functions only
+def test_jacrev_is_jacfwd(name):
+    layer, values = make(name)
+    everything = tuple(range(len(values)))
+    for a, b in zip(jacrev(layer, everything)(*values), jacfwd(layer, everything)(*values), strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert torch.allclose(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_jacobians_solve_once_and_factorize_once(qp):
+    f, values, _ = qp
+    count = {"solve": 0, "vjp": 0}
+    layer = f.__closure__[0].cell_contents
+    diffmap = layer._handle.map
+    solve, pull = diffmap.solve, diffmap.vjp
+    diffmap.solve = lambda *a: count.update(solve=count["solve"] + 1) or solve(*a)
+    diffmap.vjp = lambda *a: count.update(vjp=count["vjp"] + 1) or pull(*a)
+    try:
+        jacrev(f, 1)(*values)
+        assert count == {"solve": 1, "vjp": 1}
+        count.update(solve=0, vjp=0)
+        vmap(grad(lambda q: f(values[0], q, *values[2:]).sum()))(torch.stack([values[1]] * 6))
+        assert count == {"solve": 1, "vjp": 1}
+    finally:
+        del diffmap.solve, diffmap.vjp
+
+
+def test_vmap_over_any_arguments(qp):
+    f, values, _ = qp
+    stacks = [torch.stack([v * (1 + 0.01 * k) for k in range(4)], dim=-1) for v in values]
+    for which in ([1], [0, 3], [0, 1, 2, 3]):
+        dims = tuple(-1 if i in which else None for i in range(4))
+        args = [stacks[i] if i in which else values[i] for i in range(4)]
+        out = vmap(f, dims)(*args)
+        for k in range(4):
+            expected = f(*(stacks[i][..., k] if i in which else values[i] for i in range(4)))
+            assert torch.allclose(out[k], expected, atol=1e-9)
+
+
+def test_nested_vmap_and_its_compositions(qp):
+    f, (L, p, G, h), w = qp
+    ps, hs = torch.stack([p, 1.1 * p, 0.9 * p]), torch.stack([h, h + 0.1])
+    loss = lambda p, h: (f(L, p, G, h) * w).sum()  # noqa: E731
+    both = vmap(lambda h: vmap(lambda p: grad(loss, (0, 1))(p, h))(ps))(hs)
+    jac = vmap(jacrev(loss), (0, None))(ps, h)
+    fwd = vmap(jacfwd(loss), (0, None))(ps, h)
+    tangent = vmap(lambda p: jvp(lambda p: f(L, p, G, h), (p,), (w,))[1])(ps)
+    for i, hh in enumerate(hs):
+        for j, pp in enumerate(ps):
+            expected = grad(loss, (0, 1))(pp, hh)
+            assert torch.allclose(both[0][i, j], expected[0], atol=1e-9)
+            assert torch.allclose(both[1][i, j], expected[1], atol=1e-9)
+    for j, pp in enumerate(ps):
+        assert torch.allclose(jac[j], grad(loss)(pp, h), atol=1e-9)
+        assert torch.allclose(fwd[j], grad(loss)(pp, h), atol=1e-9)
+        assert torch.allclose(tangent[j], jacrev(f, 1)(L, pp, G, h) @ w, atol=1e-9)
+
+
+def test_forward_ad_and_func_jvp_vjp(qp):
+    f, values, w = qp
+    t = torch.ones_like(values[1])
+    expected = jacrev(f, 1)(*values) @ t
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(f(values[0], forward_ad.make_dual(values[1], t), *values[2:]))
+    assert torch.allclose(out.tangent, expected, atol=1e-10)
+    assert torch.allclose(jvp(lambda p: f(values[0], p, *values[2:]), (values[1],), (t,))[1], expected, atol=1e-10)
+    _, pull = vjp(f, *values)
+    assert torch.allclose(pull(w)[1], w @ jacrev(f, 1)(*values), atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_whole_graph_forward_and_backward(qp, backend):
+    f, values, w = qp
+    compiled = torch.compile(f, fullgraph=True, backend=backend)
+    a, b = leaves(values), leaves(values)
+    out = compiled(*a)
+    (out * w).sum().backward()
+    (f(*b) * w).sum().backward()
+    assert torch.equal(out, f(*b))
+    for x, y in zip(a, b, strict=True):
+        assert torch.allclose(x.grad, y.grad, atol=1e-12)
+
+
+def test_compile_with_a_dynamic_batch_makes_one_graph(qp):
+    f, (L, p, G, h), _ = qp
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend="aot_eager")
+    for B in (4, 7, 5):
+        batch = p.expand(B, -1) * torch.linspace(0.9, 1.1, B, dtype=p.dtype)[:, None]
+        assert torch.allclose(compiled(L, batch, G, h), f(L, batch, G, h))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("transform", [
+    pytest.param(lambda f, v, w: jvp(lambda p: f(v[0], p, *v[2:]), (v[1],), (w,))[1], id="jvp"),  # silently 0 for a bare custom op
+    pytest.param(lambda f, v, w: grad(lambda p: (f(v[0], p, *v[2:]) * w).sum())(v[1]), id="grad"),
+    pytest.param(lambda f, v, w: jacrev(f, 1)(*v), id="jacrev"),
+    pytest.param(lambda f, v, w: vmap(lambda p: f(v[0], p, *v[2:]))(torch.stack([v[1], w])), id="vmap"),
+])
+def test_compile_of_transforms(qp, transform):
+    f, values, w = qp
+    torch._dynamo.reset()
+    expected = transform(f, values, w)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(torch.compile(lambda *v: transform(f, v, w), fullgraph=True, backend="aot_eager")(*values), expected, atol=1e-10)
+
+
+def test_compile_a_training_step():
+    layer, values = make("qp")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5, dtype=torch.float64))
+    step = torch.compile(lambda z: layer(values[0], model(z), *values[2:])[0], backend="aot_eager")
+    optimizer, z = torch.optim.SGD(model.parameters(), 0.05), torch.ones(8, 3, dtype=torch.float64)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = ((step(z) - 0.1) ** 2).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_export(qp):
+    layer, values = make("qp")
+    program = torch.export.export(layer, tuple(values))
+    assert torch.equal(program.module()(*values)[0], layer(*values)[0])
+
+
+def test_opcheck(qp):
+    layer, values = make("qp")
+    args = [v.reshape(1, -1) for v in values]
+    torch.library.opcheck(torch.ops.cvxlayers.host.default, (layer._handle.key, "forward", args),
+                          test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_float32_in_float32_out(name):
+    layer, values = make(name)
+    single = [v.to(torch.complex64 if v.is_complex() else torch.float32).requires_grad_() for v in values]
+    out, exact = layer(*single), layer(*values)
+    assert all(o.dtype in (torch.float32, torch.complex64) for o in out)
+    assert all(torch.allclose(o.detach().to(e.dtype), e, atol=1e-5) for o, e in zip(out, exact, strict=True))
+    sum(o.abs().sum() for o in out).backward()
+    assert all(v.grad.dtype == v.dtype for v in single)
+
+
+def test_mixed_half_and_integer_dtypes(qp):
+    f, (L, p, G, h), _ = qp
+    assert f(L.float(), p, G, h).dtype == torch.float64
+    assert f(L.half(), p.half(), G.half(), h.half()).dtype == torch.float32
+    assert f(torch.eye(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64), torch.zeros(7, 5, dtype=torch.int64),
+             torch.ones(7, dtype=torch.int64)).dtype == torch.get_default_dtype()
+    (L32, p64) = (L.float().requires_grad_(), p.clone().requires_grad_())
+    f(L32, p64, G, h).sum().backward()
+    assert (L32.grad.dtype, p64.grad.dtype) == (torch.float32, torch.float64)
+
+
+def test_autocast(qp):
+    f, (L, p, G, h), _ = qp
+    linear = torch.nn.Linear(5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = f(L.float(), linear(p.float()), G.float(), h.float())
+    out.sum().backward()
+    assert out.dtype == torch.float32
+    assert linear.weight.grad.isfinite().all()
+
+
+def test_results_come_back_on_the_device_of_the_inputs(qp):
+    f, values, _ = qp
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = [torch.empty(v.shape, dtype=v.dtype, device="cuda") for v in values]
+        assert f(*fake).device.type == "cuda"
+
+
+def test_leading_dimensions_and_broadcasting(qp):
+    f, (L, p, G, h), _ = qp
+    scale = torch.linspace(0.9, 1.1, 6, dtype=p.dtype).reshape(2, 3)
+    out = f(L, p * scale[..., None], G, h + torch.zeros(3, 1, dtype=p.dtype))
+    assert out.shape == (2, 3, 5)
+    assert torch.allclose(out[1, 2], f(L, p * scale[1, 2], G, h), atol=1e-10)
+    assert f(L[None], p, G[None, None], h).shape == (1, 1, 5)
+
+
+def test_the_gradient_of_a_broadcast_input_is_the_sum(qp):
+    f, (L, p, G, h), w = qp
+    ps = torch.stack([p, 1.1 * p, 0.9 * p])
+    shared = leaves([L, G])
+    (f(shared[0], ps, shared[1], h) * w).sum().backward()
+    total = [sum(g) for g in zip(*(grad(lambda L, G, p=p: (f(L, p, G, h) * w).sum(), (0, 1))(L, G) for p in ps), strict=True)]
+    for a, b in zip(shared, total, strict=True):
+        assert torch.allclose(a.grad, b, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_an_empty_batch(name):
+    layer, values = make(name)
+    empty = [v.expand(0, *v.shape).clone().requires_grad_() for v in values]
+    out = layer(*empty)
+    assert all(o.shape[0] == 0 for o in out)
+    sum(o.abs().sum() for o in out).backward()
+    assert all(v.grad.shape == v.shape for v in empty)
+
+
+def test_partial_gradients_and_single_outputs():
+    layer, values = make("qp")
+    h = values[3].clone().requires_grad_()
+    layer(*values[:3], h)[1].sum().backward()
+    assert h.grad.abs().sum() > 0
+    x, _ = layer(*values)
+    assert not x.requires_grad
+
+
+def test_a_parameter_without_effect_has_zero_gradient():
+    b, k, x = cp.Parameter(2), cp.Parameter(), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b) + k)), [b, k], [x])
+    k0 = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    out, = layer(torch.ones(2, dtype=torch.float64), k0)
+    assert out.shape == (3, 2)
+    out.sum().backward()
+    assert torch.equal(k0.grad, torch.zeros(3, dtype=torch.float64))
+
+
+def test_a_problem_without_parameters():
+    x = cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [x <= 0.5]), [], [x])
+    assert torch.allclose(layer()[0], torch.full((2,), 0.5))
+
+
+def test_checkpoint(qp):
+    f, values, w = qp
+    a, b = leaves(values), leaves(values)
+    (checkpoint(f, *a, use_reentrant=False) * w).sum().backward()
+    (f(*b) * w).sum().backward()
+    assert all(torch.equal(x.grad, y.grad) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("second", [
+    pytest.param(lambda loss, p: hessian(loss)(p), id="hessian"),
+    pytest.param(lambda loss, p: jacrev(grad(loss))(p), id="reverse over reverse"),
+    pytest.param(lambda loss, p: jacfwd(jacfwd(loss))(p), id="forward over forward"),
+])
+def test_second_derivatives_raise_instead_of_being_wrong(qp, second):
+    f, (L, p, G, h), _ = qp
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        second(lambda p: (f(L, p, G, h) ** 2).sum(), p)
+
+
+def test_double_backward_raises(qp):
+    f, (L, p, G, h), _ = qp
+    p = p.clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(L, p, G, h).sum(), p, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        g.sum().backward()
+
+
+def test_batched_autograd_grad_says_what_to_use(qp):
+    f, (L, p, G, h), _ = qp
+    p = p.clone().requires_grad_()
+    with pytest.raises(NotImplementedError, match=r"torch\.func\.jacrev"):
+        torch.autograd.grad(f(L, p, G, h), p, torch.eye(5, dtype=p.dtype), is_grads_batched=True)
+
+
+@pytest.mark.parametrize("duplicate", [
+    pytest.param(copy.deepcopy, id="deepcopy"),
+    pytest.param(lambda layer: pickle.loads(pickle.dumps(layer)), id="pickle"),
+    pytest.param(lambda layer: torch.load(_saved(layer), weights_only=False), id="torch.save"),
+])
+@pytest.mark.parametrize("name", ["qp", "geometric", "psd_variable"])
+def test_copies(name, duplicate):
+    layer, values = make(name)
+    out = layer(*values)
+    twin = duplicate(layer)
+    assert twin._handle.key != layer._handle.key
+    del layer
+    a = leaves(values)
+    again = twin(*a)
+    assert all(torch.equal(x, y) for x, y in zip(out, again, strict=True))
+    sum(o.sum() for o in again).backward()
+
+
+def _saved(layer):
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_a_layer_inside_of_a_module():
+    layer, values = make("qp")
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.layer = torch.nn.Linear(2, 5, dtype=torch.float64), layer
+
+        def forward(self, z):
+            return self.layer(values[0], self.linear(z), *values[2:])[0]
+
+    model = Model()
+    z = torch.ones(3, 2, dtype=torch.float64)
+    weights = dict(model.named_parameters())
+    g = grad(lambda w: functional_call(model, w, z).sum())(weights)
+    model(z).sum().backward()
+    assert torch.allclose(g["linear.weight"], model.linear.weight.grad)
+    assert model.eval()(z).shape == (3, 5)
+    assert list(model.state_dict()) == ["linear.weight", "linear.bias"]
+
+
+def test_threads_share_a_layer():
+    layer, values = make("qp")
+    expected = layer(*values)[0]
+    failures = []
+
+    def work(seed):
+        for _ in range(10):
+            p = values[1].clone().requires_grad_()
+            out = layer(values[0], p, *values[2:])[0]
+            out.sum().backward()
+            if not torch.equal(out, expected):
+                failures.append(seed)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not failures
+
+
+def test_results_own_their_memory(qp):
+    layer, values = make("qp")
+    before = [v.clone() for v in values]
+    x, y = layer(*values)
+    x.zero_()
+    y.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(values, before, strict=True))
+    assert layer(*values)[0].abs().sum() > 0
+
+
+def test_numbers_and_arrays_are_converted():
+    b, s, x = cp.Parameter(2), cp.Parameter(nonneg=True), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b) + s * cp.sum(x))), [b, s], [x])
+    assert torch.allclose(layer(np.array([1.0, 2.0]), 0.5)[0], torch.tensor([0.75, 1.75], dtype=torch.float64))
+
+
+def test_options_of_one_call():
+    layer, values = make("socp")
+    expected = layer(*values)[0]
+    assert torch.allclose(layer(*values, solver_args={"max_iter": 150})[0], expected)
+    with pytest.raises(ValueError, match="no option 'speed'"):
+        layer(*values, solver_args={"speed": 11})
+
+
+def test_lift_makes_a_function_of_any_map():
+    class Cube(DiffMap):
+        in_sizes, out_sizes, saved = (3,), (3,), (Saved(3, (0,)),)
+
+        def forward(self, x):
+            return (x**3,), (x,)
+
+        def jvp(self, saved, t):
+            return (3 * saved[0] ** 2 * t,)
+
+        vjp = jvp
+
+    cube = lift(Cube())
+    x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cube, (x,), check_forward_ad=True)
+    assert torch.equal(vmap(lambda x: cube(x)[0])(x.detach()[None]), x.detach()[None] ** 3)
+    assert torch.equal(torch.compile(cube, fullgraph=True, backend="aot_eager")(x)[0], x**3)
