@@ -13,7 +13,13 @@ import itertools
 import weakref
 
 import numpy as np
-import torch
+
+from .errors import MissingDependencyError
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.torch needs PyTorch, which is not installed; pip install 'cvxlayers[torch]'") from error
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active
 from torch._C._functorch import is_legacy_batchedtensor
@@ -22,7 +28,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .batching import leading_dims
 from .diffmap import DiffMap
-from .errors import ProblemError, ShapeError
+from .errors import MissingDependencyError, ProblemError, ShapeError
 from .layer import ConeLayer
 
 __all__ = ["CvxpyLayer", "lift"]

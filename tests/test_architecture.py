@@ -1,0 +1,82 @@
+"""Dependencies point one way, files stay small, and importing one framework does not bring in another."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cvxlayers"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FRAMEWORKS = {"torch": {"torch.py"}, "jax": {"jax.py"}, "tensorflow": {"tensorflow.py"}, "keras": {"tensorflow.py"}}
+SOLVER_PACKAGES = {
+    "moreau": {"solvers/moreau.py"}, "moreau_cpu": {"solvers/moreau.py"}, "clarabel": {"solvers/clarabel.py"},
+    "scs": {"solvers/scs.py"}, "ecos": {"solvers/ecos.py"}, "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
+}
+CVXPY = {"canonicalize.py", "checks.py", "duals.py"}
+LAYERS = ["errors", "cones", "program", "batching", "diffmap", "parameters", "param_map", "recover", "linsolve", "residual", "solvers",
+          "derivatives", "duals", "checks", "canonicalize", "layer", "torch"]  # each may import those before it
+
+
+def imports(path):
+    """(top-level module, relative level, dotted name) of every import of a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], 0, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0], node.level, node.module or ""
+
+
+def name_of(path):
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_outside_packages_are_imported_only_in_their_file(path):
+    own = name_of(path)
+    for top, level, dotted in imports(path):
+        if level:
+            continue
+        for table in (FRAMEWORKS, SOLVER_PACKAGES):
+            assert own in table.get(top, {own}), f"{own} imports {dotted}"
+        if top == "cvxpy":
+            assert own in CVXPY, f"{own} imports {dotted}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_arrows_point_one_way(path):
+    own = path.relative_to(PACKAGE).parts
+    here = own[0].removesuffix(".py")
+    if here == "__init__":
+        return
+    for top, level, dotted in imports(path):
+        if level == len(own):  # from the package itself
+            target = top or dotted
+            assert LAYERS.index(target) < LAYERS.index(here), f"{name_of(path)} imports {target}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_are_small_and_say_what_they_are(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("module, absent", [
+    ("cvxlayers", {"torch", "jax", "tensorflow"}),
+    ("cvxlayers.torch", {"jax", "tensorflow"}),
+])
+def test_importing_brings_in_no_other_framework(module, absent):
+    before = "cvxpy, torch" if module.endswith("torch") else "cvxpy"
+    code = (f"import sys\nimport {before}\nbefore = set(sys.modules)\nimport {module}\n"
+            f"print({{m.split('.')[0] for m in set(sys.modules) - before}} & {absent!r})")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_the_public_names():
+    import cvxlayers
+
+    assert set(cvxlayers.__all__) <= set(dir(cvxlayers))
