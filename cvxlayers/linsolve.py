@@ -19,10 +19,12 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spl
 
 from .program import Structure
+from .threads import each_slice
 
 DENSE = 160  # up to this N the inverse of a whole batch is one array operation, kept for the backward pass
 SINGULAR = 1e12  # condition number from which on K counts as singular
 _STEPS = 8
+_PARALLEL = 2e6  # B N^3 from which on a batch is inverted by several threads
 
 
 class System:
@@ -91,16 +93,27 @@ def _join(a, b):
 
 
 def dense_inverse(K):
-    """(F, singular): inverses of a batch of matrices (..., N, N), pseudo-inverses where the condition number says so."""
+    """(F, singular): inverses of a batch of matrices (B, N, N), pseudo-inverses where the condition number says so."""
+    F, singular = np.empty(K.shape), np.empty(len(K), bool)
+
+    def some(items):
+        F[items], singular[items] = _inverse(K[items])
+
+    if len(K) > 1 and K.size * K.shape[-1] > _PARALLEL:
+        each_slice(some, len(K))
+    else:
+        some(slice(None))
+    return F, singular
+
+
+def _inverse(K):
     try:
         F = np.linalg.inv(K)
     except np.linalg.LinAlgError:  # one exactly singular item stops LAPACK for all
+        if len(K) > 1:
+            parts = [_inverse(k[None]) for k in K]
+            return np.concatenate([F for F, _ in parts]), np.concatenate([flag for _, flag in parts])
         F = np.full(K.shape, np.inf)
-        for i in np.ndindex(K.shape[:-2]):
-            try:
-                F[i] = np.linalg.inv(K[i])
-            except np.linalg.LinAlgError:
-                continue
     norm = np.abs(K).sum(-1).max(-1, initial=0)
     singular = ~(np.abs(F).sum(-1).max(-1, initial=0) < SINGULAR / np.where(norm > 0, norm, 1))
     if singular.any():

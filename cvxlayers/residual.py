@@ -67,6 +67,7 @@ class Refined(NamedTuple):
 def refine(structure: Structure, data: ConeData, x, v) -> Refined:
     """Newton on R from (x, v), each item by itself. A step is kept only if |R| falls, so nothing ever gets worse.
 
+    Where the plain step does not halve |R|, others are tried: with active inequalities released, and with K regularized.
     Items that start from NaN keep size inf.
     """
     newton = _Newton(structure, data, x, v)
@@ -75,10 +76,13 @@ def refine(structure: Structure, data: ConeData, x, v) -> Refined:
         items = items[newton.size[items] > TARGET]
         if not items.size:
             break
-        moved = newton.step(items)
-        stuck = np.setdiff1d(items, moved)
-        stuck = stuck[newton.size[stuck] > _ROUNDING]
-        items = np.union1d(moved, newton.step(stuck, regularized=True)) if stuck.size else moved
+        before = newton.size.copy()
+        newton.plain_step(items)
+        for step in (newton.weak_released_step, newton.all_released_step, newton.regularized_step):
+            slow = items[newton.size[items] > np.maximum(0.5 * before[items], _ROUNDING)]
+            if slow.size:
+                step(slow)
+        items = items[newton.size[items] <= 0.5 * before[items]]
     return newton.result()
 
 
@@ -93,45 +97,76 @@ class _Newton:
         self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
         self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
 
-    def step(self, items, regularized=False):
-        """One damped Newton step for the given items; those that moved.
-
-        regularized: with K + |R| diag(I, -I), for the neighbourhood of a point where K is singular: there the inverse of
-        K itself blows up small errors, and the step leads nowhere.
-        """
+    def plain_step(self, items):
+        """The Newton step at (x, v)."""
         some = slice(None) if items.size == len(self.x) else items
-        data, x, v = self.data.take(some), self.x[some], self.v[some]
-        system, inverse = self._factorize(items, data, v, self.size[some] if regularized else None)
-        dx, dy = system.solve(inverse, self.r1[some], self.r2[some])
-        dv = dy + self.r2[some] + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
+        data, v = self.data.take(some), self.v[some]
+        system, inverse = self._factorize(items, data, v)
+        self._move(items, data, self.x[some], v, self.r1[some], self.r2[some], system, inverse)
+
+    def weak_released_step(self, items):
+        """The Newton step from v with its small positive inequality rows at zero, for constraints that hold with equality
+        and without force: an interior-point method leaves y and s of the same size there, and the sign of v to chance."""
+        self._released_step(items, np.sqrt(self.size[items]))
+
+    def all_released_step(self, items):
+        """The same with all positive inequality rows at zero, for constraints that other cones imply (y >= 0 under -log y):
+        the split of the force between the two is then arbitrary, and any part of it can be on the wrong side."""
+        self._released_step(items, np.full(items.size, np.inf))
+
+    def _released_step(self, items, below):
+        rows = self.structure.inequalities
+        v = self.v[items]
+        released = (v[:, rows] > 0) & (v[:, rows] < below[:, None])
+        some = released.any(-1)
+        if not some.any():
+            return
+        items, v = items[some], v[some]
+        v[:, rows][released[some]] = 0
+        data, x = self.data.take(items), self.x[items]
+        at = residual(self.structure, data, x, v)
+        system, inverse = self._factorize(items, data, v, np.zeros(items.size))
+        self._move(items, data, x, v, at.r1, at.r2, system, inverse)
+
+    def regularized_step(self, items):
+        """The step with K + |R| diag(I, -I), for the neighbourhood of a point where K is singular: there the inverse of K
+        itself blows up small errors, and the step leads nowhere."""
+        data, x, v = self.data.take(items), self.x[items], self.v[items]
+        system, inverse = self._factorize(items, data, v, self.size[items])
+        self._move(items, data, x, v, self.r1[items], self.r2[items], system, inverse)
+
+    def _move(self, items, data, x, v, r1, r2, system, inverse):
+        """Along the Newton direction from (x, v) with the residuals r1, r2, as far as it makes |R| fall."""
+        dx, dy = system.solve(inverse, r1, r2)
+        dv = dy + r2 + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
         waiting = np.isfinite(dx).all(-1) & np.isfinite(dv).all(-1)
+        dx, dv = np.where(waiting[:, None], dx, 0), np.where(waiting[:, None], dv, 0)
         length = np.ones((items.size, 1))
-        moved = np.zeros(items.size, bool)
         for _ in range(_LENGTHS):
             trial_x, trial_v = x + length * dx, v + length * dv
             trial = residual(self.structure, data, trial_x, trial_v)
-            good = waiting & (trial.size < self.size[some])
+            good = waiting & (trial.size < self.size[items])
             where = items[good]
+            if self.inverse is not None and where.size:
+                self.fresh[where] &= self._same_basis(v[good], trial_v[good])
             for mine, new in ((self.x, trial_x), (self.v, trial_v), (self.r1, trial.r1), (self.r2, trial.r2),
                               (self.y, trial.y), (self.size, trial.size)):
                 mine[where] = new[good]
-            if self.inverse is not None:
-                self.fresh[where] &= self._same_basis(v[good], trial_v[good])
-            moved |= good
-            waiting &= ~good & (self.size[some] > _ROUNDING)
+            waiting &= ~good & (self.size[items] > _ROUNDING)
             if not waiting.any():
                 break
             length *= 0.25
-        return items[moved]
 
     def _factorize(self, items, data, v, delta=None):
+        """K at v as an operator and an approximate inverse of K, or of K + delta diag(I, -I)."""
         system = System(self.structure, data.P, data.A, v)
         if self.inverse is None:
             factors = ItemFactors(self.structure, data.P, data.A, v, delta)
             if delta is None:
                 self.singular[items] = factors.singular
             return system, factors.inverse
-        if delta is not None:
+        if delta is not None:  # a step aside: what is stored belongs to the plain point
+            self.fresh[items] = False
             return system, apply_dense(dense_inverse(system.dense(delta))[0])
         F, singular = dense_inverse(system.dense())
         self.inverse[items], self.singular[items], self.fresh[items] = F, singular, True

@@ -14,22 +14,20 @@ import weakref
 
 import numpy as np
 
-from .errors import MissingDependencyError
-
-try:
-    import torch
-except ImportError as error:
-    raise MissingDependencyError("cvxlayers.torch needs PyTorch, which is not installed; pip install 'cvxlayers[torch]'") from error
-from torch import Tensor, nn
-from torch._C import _are_functorch_transforms_active
-from torch._C._functorch import is_legacy_batchedtensor
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
-
 from .batching import leading_dims
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
 from .layer import ConeLayer
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch._C import _are_functorch_transforms_active
+    from torch._C._functorch import is_legacy_batchedtensor
+    from torch.autograd import forward_ad
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
 __all__ = ["CvxpyLayer", "lift"]
 

@@ -15,7 +15,7 @@ SOLVER_PACKAGES = {
     "scs": {"solvers/scs.py"}, "ecos": {"solvers/ecos.py"}, "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
 }
 CVXPY = {"canonicalize.py", "checks.py", "duals.py"}
-LAYERS = ["errors", "cones", "program", "batching", "diffmap", "parameters", "param_map", "recover", "linsolve", "residual", "solvers",
+LAYERS = ["errors", "threads", "cones", "program", "batching", "diffmap", "parameters", "param_map", "recover", "linsolve", "residual", "solvers",
           "derivatives", "duals", "checks", "canonicalize", "layer", "torch"]  # each may import those before it
 
 

@@ -124,8 +124,7 @@ def test_a_missing_solver_package(monkeypatch):
 
 
 def test_a_missing_framework_names_the_extra():
-    code = ("import sys; sys.modules['torch'] = None\n"
-            "import cvxlayers\n"
+    code = ("import sys, cvxlayers\nsys.modules['torch'] = None\n"
             "try:\n    import cvxlayers.torch\nexcept cvxlayers.MissingDependencyError as e:\n    print(e)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'cvxlayers[torch]'" in out.stdout, out.stderr

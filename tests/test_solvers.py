@@ -14,7 +14,7 @@ import pytest
 from cvxlayers.errors import MissingDependencyError, ProblemError
 from cvxlayers.program import ConeData, ConeDims, ConeProgram, Pattern, Status, Structure
 from cvxlayers.solvers import SOLVERS, choose, ladder, solver_named
-from cvxlayers.solvers.base import each_item
+from cvxlayers.threads import each_item
 
 # An interior-point method stops at y's = 1e-10; where the cone is curved, that leaves y and s 1e-5 from optimal.
 # SCS stops at residuals of 1e-8, and diffcp's default is SCS; what those leave in y - s is 1e-8 to 1e-6.
