@@ -1,5 +1,7 @@
 """Package metadata. `pip install .` needs nothing but Python; `make demo` and `make test` do everything else."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytest-xdist", "scikit-learn", "scs", "tqdm"]
@@ -8,7 +10,7 @@ setup(
     name="cvxlayers",
     version="0.1.0",
     description="Differentiable convex optimization layers: a parametrized CVXPY problem as a PyTorch module",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -10,4 +10,13 @@ from .errors import MissingDependencyError, ProblemError, ShapeError, SolverErro
 from .layer import ConeLayer
 
 __version__ = "0.1.0"
-__all__ = ["ConeLayer", "DiffMap", "MissingDependencyError", "ProblemError", "Saved", "ShapeError", "SolverError", "__version__"]
+__all__ = [
+    "ConeLayer",
+    "DiffMap",
+    "MissingDependencyError",
+    "ProblemError",
+    "Saved",
+    "ShapeError",
+    "SolverError",
+    "__version__",
+]

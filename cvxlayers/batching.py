@@ -25,9 +25,11 @@ def leading_dims(shapes, parameters) -> list[tuple[int, ...]]:
     leads = []
     for i, (shape, p) in enumerate(zip(shapes, parameters, strict=True)):
         shape, k = tuple(shape), len(p.shape)
-        if len(shape) < k or shape[len(shape) - k:] != p.shape:
+        if len(shape) < k or shape[len(shape) - k :] != p.shape:
             batch = ", ".join(["...", *map(str, p.shape)])
-            raise ShapeError(f"parameter {p.name!r} (position {i}) has shape {shape}; expected {p.shape}, or ({batch}) for a batch")
+            raise ShapeError(
+                f"parameter {p.name!r} (position {i}) has shape {shape}; expected {p.shape}, or ({batch}) for a batch"
+            )
         leads.append(shape[: len(shape) - k])
     depth = max([0, *map(len, leads)])
     leads = [(1,) * (depth - len(lead)) + lead for lead in leads]

@@ -19,9 +19,8 @@ from typing import NamedTuple
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from cvxpy.constraints import ExpCone, NonNeg, PowCone3D, PowConeND, SvecPSD, Zero
 from cvxpy.constraints import SOC as SOCConstraint
-from cvxpy.reductions.complex2real.complex2real import Complex2Real
+from cvxpy.constraints import ExpCone, NonNeg, PowCone3D, PowConeND, SvecPSD, Zero
 from cvxpy.reductions.dcp2cone.cone_matrix_stuffing import ConeMatrixStuffing
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
@@ -41,7 +40,8 @@ _CONES = (Zero, NonNeg, SOCConstraint, SvecPSD, ExpCone, PowCone3D)
 _FIELDS = frozenset(
     "A P cone_dims constr_map constr_size constraints dir_cones formatted id_to_param id_to_var lb_tensor lower_bounds "
     "param_id_to_col param_id_to_size parameters q reduced_A reduced_P total_param_size ub_tensor upper_bounds "
-    "var_id_to_col variables x".split())
+    "var_id_to_col variables x".split()
+)
 _SIDE_REDUCTIONS = frozenset({"EvalParams", "ApproxCone2Cone", "Valinvec2mixedint", "ExtractDirectCones"})
 
 
@@ -66,7 +66,7 @@ class Canonical(NamedTuple):
 class _Capture(CLARABEL):
     """A solver that never solves: Clarabel's abilities without its n-dimensional power cone, and the raw program as data."""
 
-    SUPPORTED_CONSTRAINTS = [c for c in CLARABEL.SUPPORTED_CONSTRAINTS if c is not PowConeND]  # noqa: RUF012
+    SUPPORTED_CONSTRAINTS = [c for c in CLARABEL.SUPPORTED_CONSTRAINTS if c is not PowConeND]
 
     def __init__(self, quadratic):
         super().__init__()
@@ -123,7 +123,9 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     infos = tuple(_parameter_info(p, i in logs) for i, p in enumerate(parameters))
     param_map = ParamMap.from_matrices([p.size for p in infos], features, sizes, matrices)
     recovery = Recovery([_output(o, pp, chain, rows, constraints, gp) for o in outputs])
-    return Canonical(structure, param_map, recovery, infos, tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs))
+    return Canonical(
+        structure, param_map, recovery, infos, tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs)
+    )
 
 
 def _parameter_info(p, log):
@@ -140,8 +142,10 @@ def _check_arguments(problem, parameters, outputs):
     listed = {p.id for p in parameters}
     for p in problem.parameters():
         if p.id not in listed:
-            raise ProblemError(f"the problem has the parameter {p.name()!r}, which is missing in parameters=[...]; "
-                               f"list every parameter, in the order of the layer's arguments")
+            raise ProblemError(
+                f"the problem has the parameter {p.name()!r}, which is missing in parameters=[...]; "
+                f"list every parameter, in the order of the layer's arguments"
+            )
     inside = {p.id for p in problem.parameters()}
     for i, p in enumerate(parameters):
         if p.id not in inside:
@@ -152,7 +156,9 @@ def _check_arguments(problem, parameters, outputs):
         raise ProblemError("variables=[] is empty; list at least one variable, or dual variable of a constraint")
     for i, v in enumerate(outputs):
         if not isinstance(v, cp.Variable):
-            raise ProblemError(f"variables[{i}] is {type(v).__name__}; expected a cvxpy.Variable or a constraint's dual variable")
+            raise ProblemError(
+                f"variables[{i}] is {type(v).__name__}; expected a cvxpy.Variable or a constraint's dual variable"
+            )
         if v.id not in primal | dual:
             raise ProblemError(f"variables[{i}], {v.name()!r}, does not occur in the problem")
 
@@ -167,12 +173,20 @@ def _compile(problem, gp, quadratic):
             for p in parameters:
                 p._value = None
             chain = resolve_and_build_chain(wrapper, solver=_Capture(quadratic), gp=gp, enforce_dpp=True, canon_backend="COO")
-            chain.reductions = [_SplitStuffing(r.quad_obj, r.canon_backend) if type(r) is ConeMatrixStuffing else r
-                                for r in chain.reductions]
+            chain.reductions = [
+                _SplitStuffing(r.quad_obj, r.canon_backend) if type(r) is ConeMatrixStuffing else r for r in chain.reductions
+            ]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY expression")  # CVXPY's own reading
                 data, _ = chain.apply(wrapper)
-        except (cp.error.DPPError, cp.error.DCPError, cp.error.DGPError, cp.error.SolverError, ValueError, TypeError) as error:
+        except (
+            cp.error.DPPError,
+            cp.error.DCPError,
+            cp.error.DGPError,
+            cp.error.SolverError,
+            ValueError,
+            TypeError,
+        ) as error:
             raise ProblemError(f"CVXPY cannot compile the problem with free parameters: {error}") from error
         finally:
             for p, value in zip(parameters, values, strict=True):
@@ -240,7 +254,12 @@ def _tensors(pp, rows, selection):
     else:
         T = sp.coo_array(pp.P)
         i, j, keep = T.row.astype(np.int64) % n, T.row.astype(np.int64) // n, T.data != 0
-        i, j, col, value = i[keep], j[keep], T.col[keep], T.data[keep] / 2  # (T + T')/2: psd_wrap(F) leaves P unsymmetric
+        i, j, col, value = (
+            i[keep],
+            j[keep],
+            T.col[keep],
+            T.data[keep] / 2,
+        )  # (T + T')/2: psd_wrap(F) leaves P unsymmetric
         P, P_matrix = _on_pattern(np.r_[i, j], np.r_[j, i], np.r_[col, col], np.r_[value, value], (n, n), T.shape[1], selection)
     q_matrix = sp.csr_array(pp.q) @ selection
     dims = pp.cone_dims
@@ -270,7 +289,7 @@ def _selection(parameters, pp, chain):
         size = p.size * (2 if p.is_complex() else 1)
         number = np.arange(total + 1, total + 1 + size, dtype=np.float64)
         number = number.reshape(p.shape + (2,)) if p.is_complex() else number.reshape(p.shape)
-        if p.is_hermitian() and p.ndim >= 2 and p.size > 1 or _mirrored(p):
+        if (p.is_hermitian() and p.ndim >= 2 and p.size > 1) or _mirrored(p):
             swap = number.swapaxes(0, 1)
             sign = np.ones_like(number)
             if p.is_complex():
@@ -318,7 +337,9 @@ def _output(variable, pp, chain, rows, constraints, gp):
     value = _carry_back(np.arange(1, n + 1, dtype=np.float64), pp, chain).get(variable.id)
     if value is None:
         if variable.size:
-            raise ProblemError(f"CVXPY dropped the variable {variable.name()!r} while compiling: the problem does not determine it")
+            raise ProblemError(
+                f"CVXPY dropped the variable {variable.name()!r} while compiling: the problem does not determine it"
+            )
         return Output(LinearTerm(sp.coo_array((0, n))), False, False)
     value = value.toarray() if sp.issparse(value) else np.asarray(value)
     code = value.reshape(variable.shape).ravel()

@@ -39,7 +39,8 @@ def _check_integers(problem):
             if v.attributes[kind]:
                 raise ProblemError(
                     f"variable {v.name()!r} is {kind}: the solution is piecewise constant in the parameters and has no "
-                    f"useful derivative; relax it (for example 0 <= {v.name()} <= 1)")
+                    f"useful derivative; relax it (for example 0 <= {v.name()} <= 1)"
+                )
     for c in problem.constraints:
         if isinstance(c, cp.constraints.FiniteSet):
             raise ProblemError(f"constraint {_short(c)}: a finite set is a mixed-integer constraint; relax it to an interval")
@@ -62,7 +63,8 @@ def _check_hidden_parameters(problem):
             if isinstance(datum, Expression) and {p.id for p in datum.parameters()} - known:
                 raise ProblemError(
                     f"{_short(node)} takes the parameter {_short(datum)} as an exponent, which CVXPY freezes at its "
-                    f"current value; only constants can stand there")
+                    f"current value; only constants can stand there"
+                )
 
 
 def _check_baked_quad_forms(problem):
@@ -71,7 +73,8 @@ def _check_baked_quad_forms(problem):
             raise ProblemError(
                 f"{_short(node)} stands inside of a constraint or of a nonlinear function, where CVXPY freezes the value of "
                 f"{_short(node.args[1])}; write it as cp.sum_squares(R @ {_short(node.args[0])}) with a parameter R, R'R = "
-                f"{_short(node.args[1])}, or move it to the objective")
+                f"{_short(node.args[1])}, or move it to the objective"
+            )
         for arg in node.args:
             walk(arg, affine_above and isinstance(node, (AffAtom, Objective)))
 
@@ -85,12 +88,16 @@ def _check_dpp(problem, gp, quadratic):
     if problem.is_dpp(form, quad_form_dpp="qp" if quadratic and not gp else None):
         return
     if not quadratic and problem.is_dpp(form, quad_form_dpp="qp"):
-        raise ProblemError("the objective has a quad_form with a parametric matrix, and the chosen solver or derivative takes no "
-                           "quadratic objective; choose the solver moreau, clarabel or scs, and derivative='implicit'")
+        raise ProblemError(
+            "the objective has a quad_form with a parametric matrix, and the chosen solver or derivative takes no "
+            "quadratic objective; choose the solver moreau, clarabel or scs, and derivative='implicit'"
+        )
     passes = (lambda e: e.is_dgp(dpp=True)) if gp else (lambda e: e.is_dcp(dpp=True))
     for where, node in _offenders(problem, passes, quadratic and not gp):
-        raise ProblemError(f"the problem is not DPP: in {where}, the expression {_short(node)} is not affine in the "
-                           f"parameters; {_rewrite(node, gp)}")
+        raise ProblemError(
+            f"the problem is not DPP: in {where}, the expression {_short(node)} is not affine in the "
+            f"parameters; {_rewrite(node, gp)}"
+        )
     raise ProblemError("the problem is not DPP: its coefficients are not affine in the parameters")
 
 
@@ -98,13 +105,17 @@ def _rewrite(node, gp):
     if not node.variables():
         return f"compute its value before the call and pass it as one new parameter, cp.Parameter({node.shape})"
     if isinstance(node, QuadForm):
-        return (f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {_short(node.args[0])}, write "
-                f"cp.quad_form(v, P) in the objective, or cp.sum_squares(R @ v) with a parameter R, R'R = P, elsewhere")
+        return (
+            f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {_short(node.args[0])}, write "
+            f"cp.quad_form(v, P) in the objective, or cp.sum_squares(R @ v) with a parameter R, R'R = P, elsewhere"
+        )
     factors = [a for a in node.args if a.parameters()]
     if len(factors) > 1 and not gp:
         inner = next((a for a in factors if a.variables()), factors[-1])
-        return (f"two parametric factors meet in it: give one of them a name, v = cp.Variable({inner.shape}) with the "
-                f"constraint v == {_short(inner)}, and use v in its place")
+        return (
+            f"two parametric factors meet in it: give one of them a name, v = cp.Variable({inner.shape}) with the "
+            f"constraint v == {_short(inner)}, and use v in its place"
+        )
     return "replace the parametric part by one new parameter whose value is computed before the call"
 
 

@@ -15,8 +15,8 @@ from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
 from .errors import SolverError
-from .program import ConeData, ConeProgram, Status
 from .param_map import BLOCKS
+from .program import ConeData, ConeProgram, Status
 from .residual import Refined, refine, tolerance
 from .solvers import ladder, solver_named
 
@@ -52,8 +52,10 @@ class ConeLayer(DiffMap):
     def _describe_saved(self):
         S, D = self.structure, self.derivative
         everything = tuple(range(len(self.in_sizes)))
-        reach = {name: tuple(sorted({self.param_map.features[f].parameter for f, _ in block.terms}))
-                 for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
+        reach = {
+            name: tuple(sorted({self.param_map.features[f].parameter for f, _ in block.terms}))
+            for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)
+        }
         sizes = {name: block.constant.size for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
         data = [Saved(sizes[name], reach[name]) for name in D.needs]
         solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra)]
@@ -110,7 +112,9 @@ class ConeLayer(DiffMap):
         tried = ", ".join(dict.fromkeys(solver.name for solver in self.solvers))
         return SolverError(
             f"no solution within the tolerance {tolerance(self.structure):.0e}: {'; '.join(words)}{more} (tried: {tried})",
-            items.tolist(), [Status(s) for s in status.tolist()])
+            items.tolist(),
+            [Status(s) for s in status.tolist()],
+        )
 
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""

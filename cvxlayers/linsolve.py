@@ -46,7 +46,7 @@ class System:
     def multiply(self, z):
         """K z."""
         S = self.structure
-        u, w = z[..., :S.n], z[..., S.n:]
+        u, w = z[..., : S.n], z[..., S.n :]
         top = S.P.matvec(self.P, u) + S.A.rmatvec(self.A, self.root_times(w))
         bottom = self.root_transposed(S.A.matvec(self.A, u)) - (1 - self.spectrum.d) * w
         return _join(top, bottom)
@@ -58,8 +58,8 @@ class System:
         lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
         K = np.zeros((*lead, S.n + S.m, S.n + S.m))
         K[..., S.P.rows, S.P.cols] = self.P
-        K[..., S.n:, :S.n] = At
-        K[..., :S.n, S.n:] = np.swapaxes(At, -1, -2)
+        K[..., S.n :, : S.n] = At
+        K[..., : S.n, S.n :] = np.swapaxes(At, -1, -2)
         diagonal = np.arange(S.n, S.n + S.m)
         K[..., diagonal, diagonal] = self.spectrum.d - 1
         if delta is not None:
@@ -125,17 +125,20 @@ def _inverse(K):
 
 def apply_dense(F):
     """The function r -> F r for arrays (..., N, N) and (..., N); shared F with batched r is one matrix product."""
+
     def inverse(r):
         if F.ndim == 3 and F.shape[0] == 1 and r.ndim == 2:
             return r @ F[0].T
         return (F @ r[..., None])[..., 0]
+
     return inverse
 
 
 class ItemFactors:
     """One factorization for each item of a batch, for systems beyond `DENSE`: sparse LU, or dense where K is dense.
 
-    delta: further regularization of each item. Leading dimensions are those of P, A and v; `inverse` serves right-hand sides with more of them as columns of one solve.
+    delta: further regularization of each item. Leading dimensions are those of P, A and v; `inverse` serves right-hand
+    sides with more of them as columns of one solve.
     """
 
     def __init__(self, structure: Structure, P, A, v, delta=None):
@@ -157,7 +160,7 @@ class ItemFactors:
             index = [0] * len(lead)
             for d, k in zip(own, i, strict=True):
                 index[d] = k
-            factor = self.items[tuple(index[len(lead) - len(self.lead):])]
+            factor = self.items[tuple(index[len(lead) - len(self.lead) :])]
             out[i] = factor.inverse(columns[i].reshape(-1, r.shape[-1]).T).T.reshape(columns[i].shape)
         return out.transpose(np.argsort(order))
 
@@ -215,7 +218,7 @@ def _sparse(system):
     parts, start = [], 0
     for rows, count, spectrum in getattr(system.spectrum, "parts", ()):
         if rows.start > start:
-            parts.append(sp.diags_array(root[start:rows.start]))
+            parts.append(sp.diags_array(root[start : rows.start]))
         dim = (rows.stop - rows.start) // count
         blocks = root[rows].reshape(count, dim, 1) * spectrum.to(np.eye(dim))
         parts.append(sp.bsr_array((blocks, np.arange(count), np.arange(count + 1)), shape=(count * dim, count * dim)))

@@ -82,7 +82,7 @@ class ParamMap:
         for matrix in matrices:
             matrix = sp.csc_array(matrix)
             constant = matrix[:, [edges[-1]]].toarray().ravel()
-            terms = [(f, LinearTerm(matrix[:, edges[f]:edges[f + 1]])) for f in range(len(feature_sizes))]
+            terms = [(f, LinearTerm(matrix[:, edges[f] : edges[f + 1]])) for f in range(len(feature_sizes))]
             blocks.append(Block(constant, tuple((f, t) for f, t in terms if t.values.size)))
         return cls(sizes, features, blocks)
 

@@ -11,8 +11,10 @@ from .errors import ProblemError
 
 _ROUNDING = 1e-6  # relative: float32 inputs and finite differences pass, a wrong matrix does not
 _SIGNS = {
-    "pos": (lambda a: a >= 0, "nonnegative"), "nonneg": (lambda a: a >= 0, "nonnegative"),
-    "neg": (lambda a: a <= 0, "nonpositive"), "nonpos": (lambda a: a <= 0, "nonpositive"),
+    "pos": (lambda a: a >= 0, "nonnegative"),
+    "nonneg": (lambda a: a >= 0, "nonnegative"),
+    "neg": (lambda a: a <= 0, "nonpositive"),
+    "nonpos": (lambda a: a <= 0, "nonpositive"),
 }
 
 
@@ -45,7 +47,10 @@ class ParameterInfo:
             holds, word = _SIGNS[self.declared]
             good = holds(value)
             if not good.all():
-                self._fail(~good.all(-1), f"is declared {self.declared}=True and has a value that is not {word}; the problem would not be convex")
+                self._fail(
+                    ~good.all(-1),
+                    f"is declared {self.declared}=True and has a value that is not {word}; the problem would not be convex",
+                )
         elif self.declared in ("PSD", "NSD"):
             self._check_definite(value)
 
@@ -61,8 +66,11 @@ class ParameterInfo:
         if bad.any():
             word = "positive" if self.declared == "PSD" else "negative"
             bad = bad.reshape(value.shape[:-1] + (-1,)).any(-1)
-            self._fail(bad, f"is declared {self.declared}=True and has a value that is not {word} semidefinite "
-                            f"(an eigenvalue of the wrong sign, {worst.min():.3g}); the problem would not be convex")
+            self._fail(
+                bad,
+                f"is declared {self.declared}=True and has a value that is not {word} semidefinite "
+                f"(an eigenvalue of the wrong sign, {worst.min():.3g}); the problem would not be convex",
+            )
 
     def _fail(self, bad, what):
         items = "" if bad.size == 1 else f" in batch items {_listed(np.flatnonzero(bad.ravel()))}"

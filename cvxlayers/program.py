@@ -47,8 +47,11 @@ class ConeDims:
 
     def __str__(self) -> str:
         parts = [f"{k} {getattr(self, k)}" for k in ("zero", "nonneg", "exp") if getattr(self, k)]
-        parts += [f"{k} {len(getattr(self, k))} of {sorted(set(getattr(self, k)))}"
-                  for k in ("soc", "psd", "power") if getattr(self, k)]
+        parts += [
+            f"{k} {len(getattr(self, k))} of {sorted(set(getattr(self, k)))}"
+            for k in ("soc", "psd", "power")
+            if getattr(self, k)
+        ]
         return ", ".join(parts) or "none"
 
 

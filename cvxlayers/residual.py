@@ -149,8 +149,14 @@ class _Newton:
             where = items[good]
             if self.inverse is not None and where.size:
                 self.fresh[where] &= self._same_basis(v[good], trial_v[good])
-            for mine, new in ((self.x, trial_x), (self.v, trial_v), (self.r1, trial.r1), (self.r2, trial.r2),
-                              (self.y, trial.y), (self.size, trial.size)):
+            for mine, new in (
+                (self.x, trial_x),
+                (self.v, trial_v),
+                (self.r1, trial.r1),
+                (self.r2, trial.r2),
+                (self.y, trial.y),
+                (self.size, trial.size),
+            ):
                 mine[where] = new[good]
             waiting &= ~good & (self.size[items] > _ROUNDING)
             if not waiting.any():

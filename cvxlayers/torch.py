@@ -70,8 +70,9 @@ def _run(diffmap, kind, args):
     shapes, saved_shapes = _shapes(diffmap, kind, args)
     dtype, device = args[0].dtype, args[0].device
     if any(0 in shape[:-1] for shape in shapes):
-        return ([torch.zeros(s, dtype=dtype, device=device) for s in shapes]
-                + [torch.zeros(s, dtype=torch.float64) for s in saved_shapes])
+        return [torch.zeros(s, dtype=dtype, device=device) for s in shapes] + [
+            torch.zeros(s, dtype=torch.float64) for s in saved_shapes
+        ]
     arrays = [a.detach().to("cpu", torch.float64).numpy() for a in args]
     if kind == "forward":
         results, saved = diffmap.forward(*arrays)
@@ -102,8 +103,10 @@ def _(key, kind, args):
 def _plain(args):
     """Whether the computation may run at once: nothing traces it, and no tensor stands for something else."""
     if any(map(is_legacy_batchedtensor, args)):
-        raise NotImplementedError("cvxlayers: is_grads_batched=True and functional.jacobian(vectorize=True) use torch's old "
-                                  "vmap, for which a layer has no rule; use torch.func.jacrev or torch.func.vmap")
+        raise NotImplementedError(
+            "cvxlayers: is_grads_batched=True and functional.jacobian(vectorize=True) use torch's old "
+            "vmap, for which a layer has no rule; use torch.func.jacrev or torch.func.vmap"
+        )
     return all(type(a) in (Tensor, nn.Parameter) for a in args) and _get_current_dispatch_mode() is None
 
 
@@ -128,7 +131,7 @@ class _Host(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         ctx.handle, ctx.kind, *args = inputs
         ctx.set_materialize_grads(False)
-        saved = output[len(ctx.handle.map.out_sizes):] if ctx.kind == "forward" else ()
+        saved = output[len(ctx.handle.map.out_sizes) :] if ctx.kind == "forward" else ()
         ctx.mark_non_differentiable(*saved)
         ctx.save_for_backward(*args, *saved)
         ctx.save_for_forward(*args, *saved)
@@ -137,7 +140,7 @@ class _Host(torch.autograd.Function):
     def backward(ctx, *cotangents):
         handle, kind, args = ctx.handle, ctx.kind, ctx.saved_tensors
         i, k = len(handle.map.in_sizes), len(handle.map.saved)
-        theta, saved = args[:i], args[i:i + k]
+        theta, saved = args[:i], args[i : i + k]
         needs = ctx.needs_input_grad[2:]
         grads = [None] * len(needs)
         linear = 0 if kind == "forward" else i + k
@@ -160,9 +163,11 @@ class _Host(torch.autograd.Function):
         linear = 0 if kind == "forward" else i + k
         if kind != "forward" and any(t is not None for t in tangents[:i]):
             raise _no_second_derivative()
-        full = [_zeros(a, a.shape[-1]) if t is None else t
-                for t, a in zip(tangents[linear:], args[linear:] if linear else args[:i], strict=True)]
-        out = _apply(handle, "jvp" if kind == "forward" else kind, *args[:i + k], *full)
+        full = [
+            _zeros(a, a.shape[-1]) if t is None else t
+            for t, a in zip(tangents[linear:], args[linear:] if linear else args[:i], strict=True)
+        ]
+        out = _apply(handle, "jvp" if kind == "forward" else kind, *args[: i + k], *full)
         return (*out, *(None for _ in handle.map.saved)) if kind == "forward" else out
 
     @staticmethod
@@ -204,7 +209,7 @@ def _common_dtype(tensors):
 def _evaluate(handle, tensors):
     """Outputs for theta of common depth, in their common dtype."""
     dtype = _common_dtype(tensors)
-    return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[:len(handle.map.out_sizes)]
+    return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[: len(handle.map.out_sizes)]
 
 
 @torch.compiler.allow_in_graph
@@ -233,8 +238,10 @@ def _evaluate_layer(handle, values):
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [_real(v, p, i).reshape((*lead, p.size))
-             for i, (v, p, lead) in enumerate(zip(values, layer.parameters, leads, strict=True))]
+    theta = [
+        _real(v, p, i).reshape((*lead, p.size))
+        for i, (v, p, lead) in enumerate(zip(values, layer.parameters, leads, strict=True))
+    ]
     if theta:
         results = _evaluate(handle, theta)
     else:
@@ -266,15 +273,28 @@ class CvxpyLayer(nn.Module):
     Raises ProblemError if the problem has no layer, with the offending expression.
     """
 
-    def __init__(self, problem, parameters=None, variables=None, solver=None, gp=False, solver_args=None, *,
-                 derivative="implicit", params=None, out=None, out_vars=None):
+    def __init__(
+        self,
+        problem,
+        parameters=None,
+        variables=None,
+        solver=None,
+        gp=False,
+        solver_args=None,
+        *,
+        derivative="implicit",
+        params=None,
+        out=None,
+        out_vars=None,
+    ):
         super().__init__()
         if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place
             solver, gp = None, solver
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
-        self._handle = _Handle(ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args,
-                                         derivative=derivative))
+        self._handle = _Handle(
+            ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args, derivative=derivative)
+        )
         self._variants: dict[str, _Handle] = {}
 
     def forward(self, *values, solver_args=None):

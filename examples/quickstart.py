@@ -12,25 +12,20 @@ Everything is compared on images that took no part in training (train / validati
 the same program with fixed NMF strokes, tuned on the validation images, and with ridge regression from y to x, tuned too.
 """
 
-import argparse
 import itertools
-import time
 from pathlib import Path
 
 import cvxpy as cp
 import matplotlib
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from sklearn.decomposition import NMF
 from sklearn.linear_model import RidgeCV
 from torch import nn
-from tqdm import tqdm
 
 from cvxlayers.torch import CvxpyLayer
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 FIGURE = Path(__file__).resolve().parent / "figures" / "quickstart.png"
 SIGMA = 0.5  # standard deviation of the noise; pixels lie in [0, 1]

@@ -53,7 +53,9 @@ def cvxpy_solution(case, tol=1e-11):
         warnings.simplefilter("ignore")
         case.problem.solve(solver="CLARABEL", gp=case.gp, tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
         values = [v.value for v in case.variables]
-    return [np.asarray(v.toarray() if sp.issparse(v) else v).reshape(x.shape) for v, x in zip(values, case.variables, strict=True)]
+    return [
+        np.asarray(v.toarray() if sp.issparse(v) else v).reshape(x.shape) for v, x in zip(values, case.variables, strict=True)
+    ]
 
 
 def relative(a, b):

@@ -11,12 +11,34 @@ PACKAGE = Path(__file__).parents[1] / "cvxlayers"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FRAMEWORKS = {"torch": {"torch.py"}, "jax": {"jax.py"}, "tensorflow": {"tensorflow.py"}, "keras": {"tensorflow.py"}}
 SOLVER_PACKAGES = {
-    "moreau": {"solvers/moreau.py"}, "moreau_cpu": {"solvers/moreau.py"}, "clarabel": {"solvers/clarabel.py"},
-    "scs": {"solvers/scs.py"}, "ecos": {"solvers/ecos.py"}, "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
+    "moreau": {"solvers/moreau.py"},
+    "moreau_cpu": {"solvers/moreau.py"},
+    "clarabel": {"solvers/clarabel.py"},
+    "scs": {"solvers/scs.py"},
+    "ecos": {"solvers/ecos.py"},
+    "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
 }
 CVXPY = {"canonicalize.py", "checks.py", "duals.py"}
-LAYERS = ["errors", "threads", "cones", "program", "batching", "diffmap", "parameters", "param_map", "recover", "linsolve", "residual", "solvers",
-          "derivatives", "duals", "checks", "canonicalize", "layer", "torch"]  # each may import those before it
+LAYERS = [
+    "errors",
+    "threads",
+    "cones",
+    "program",
+    "batching",
+    "diffmap",
+    "parameters",
+    "param_map",
+    "recover",
+    "linsolve",
+    "residual",
+    "solvers",
+    "derivatives",
+    "duals",
+    "checks",
+    "canonicalize",
+    "layer",
+    "torch",
+]  # each may import those before it
 
 
 def imports(path):
@@ -64,14 +86,19 @@ def test_files_are_small_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text))
 
 
-@pytest.mark.parametrize("module, absent", [
-    ("cvxlayers", {"torch", "jax", "tensorflow"}),
-    ("cvxlayers.torch", {"jax", "tensorflow"}),
-])
+@pytest.mark.parametrize(
+    "module, absent",
+    [
+        ("cvxlayers", {"torch", "jax", "tensorflow"}),
+        ("cvxlayers.torch", {"jax", "tensorflow"}),
+    ],
+)
 def test_importing_brings_in_no_other_framework(module, absent):
     before = "cvxpy, torch" if module.endswith("torch") else "cvxpy"
-    code = (f"import sys\nimport {before}\nbefore = set(sys.modules)\nimport {module}\n"
-            f"print({{m.split('.')[0] for m in set(sys.modules) - before}} & {absent!r})")
+    code = (
+        f"import sys\nimport {before}\nbefore = set(sys.modules)\nimport {module}\n"
+        f"print({{m.split('.')[0] for m in set(sys.modules) - before}} & {absent!r})"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
 

@@ -11,7 +11,7 @@ from cvxlayers import ProblemError
 from cvxlayers.canonicalize import canonicalize
 
 from .problems import CASES, REAL
-from .support import assign, compiled, flat
+from .support import assign, compiled
 
 
 @pytest.mark.parametrize("name", [n for n in REAL if n != "power_nd"])  # CVXPY's Clarabel keeps the n-dimensional power cone
@@ -75,7 +75,13 @@ def test_a_constraint_listed_twice_counts_once():
     assert canonicalize(cp.Problem(cp.Minimize(cp.sum(x)), [rows, rows]), [b], [x, rows.dual_variables[0]]).structure.m == 2
 
 
-x, y, P, g, b = cp.Variable(3, name="x"), cp.Variable(3, name="y"), cp.Parameter((3, 3), PSD=True, name="P"), cp.Parameter(pos=True, name="g", value=0.4), cp.Parameter(3, name="b")
+x, y, P, g, b = (
+    cp.Variable(3, name="x"),
+    cp.Variable(3, name="y"),
+    cp.Parameter((3, 3), PSD=True, name="P"),
+    cp.Parameter(pos=True, name="g", value=0.4),
+    cp.Parameter(3, name="b"),
+)
 OTHER = cp.Parameter(name="other")
 REFUSED = {
     "quad_form under max": (cp.Minimize(cp.maximum(cp.quad_form(x, P), 1)), [], [P], "QuadForm"),
@@ -93,7 +99,12 @@ REFUSED = {
     "parameter missing": (cp.Minimize(cp.sum_squares(x - b)), [], [], "'b'"),
     "foreign parameter": (cp.Minimize(cp.sum_squares(x - b)), [], [b, OTHER], "'other'"),
     "parameter twice": (cp.Minimize(cp.sum_squares(x - b)), [], [b, b], "twice"),
-    "approximated cone": (cp.Minimize(cp.sum(x)), [cp.RelEntrConeQuad(x, y, cp.Variable(3), 3, 3), x <= 1, y <= 1], [], "ApproxCone2Cone|RelEntr"),
+    "approximated cone": (
+        cp.Minimize(cp.sum(x)),
+        [cp.RelEntrConeQuad(x, y, cp.Variable(3), 3, 3), x <= 1, y <= 1],
+        [],
+        "ApproxCone2Cone|RelEntr",
+    ),
 }
 
 
@@ -120,7 +131,11 @@ def test_a_compiled_problem_holds_no_cvxpy_objects():
     seen, stack = set(), [compiled]
     while stack:
         item = stack.pop()
-        if id(item) in seen or isinstance(item, (type, str)) or type(item).__name__ in ("module", "function", "builtin_function_or_method"):
+        if (
+            id(item) in seen
+            or isinstance(item, (type, str))
+            or type(item).__name__ in ("module", "function", "builtin_function_or_method")
+        ):
             continue
         seen.add(id(item))
         assert not type(item).__module__.startswith("cvxpy"), type(item)

@@ -81,7 +81,13 @@ def test_least_squares():
 
 
 def test_equality_constrained_qp():
-    P, q, A, b, x = cp.Parameter((4, 4), PSD=True), cp.Parameter(4), cp.Parameter((2, 4)), cp.Parameter(2), cp.Variable(4)
+    P, q, A, b, x = (
+        cp.Parameter((4, 4), PSD=True),
+        cp.Parameter(4),
+        cp.Parameter((2, 4)),
+        cp.Parameter(2),
+        cp.Variable(4),
+    )
     layer = CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, P) + q @ x), [A @ x == b]), [P, q, A, b], [x])
     M = RNG.standard_normal((4, 4))
     values = [M @ M.T + np.eye(4), RNG.standard_normal(4), RNG.standard_normal((2, 4)), RNG.standard_normal(2)]

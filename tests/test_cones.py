@@ -70,7 +70,7 @@ def blocks(dims):
     cones += [("psd", k, k * (k + 1) // 2) for k in dims.psd] + [("exp", None, 3)] * dims.exp
     cones += [("power", a, 3) for a in dims.power]
     ends = np.cumsum([0] + [rows for _, _, rows in cones])
-    return [(kind, key, slice(i, j)) for (kind, key, _), i, j in zip(cones, ends, ends[1:])]
+    return [(kind, key, slice(i, j)) for (kind, key, _), i, j in zip(cones, ends[:-1], ends[1:], strict=True)]
 
 
 def matrix(k, x):
@@ -230,15 +230,18 @@ def power_reference(v, alpha):
     for _ in range(300):
         w = (lo + hi) / 2
         a, b = z / (1 + mp.exp(-w)), z / (1 + mp.exp(w))
-        s = [(x0 + mp.sqrt(x0**2 + 4 * c * a * b)) / 2 for c, x0 in zip(weights, (x, y))]
+        s = [(x0 + mp.sqrt(x0**2 + 4 * c * a * b)) / 2 for c, x0 in zip(weights, (x, y), strict=True)]
         lo, hi = (w, hi) if s[0] ** weights[0] * s[1] ** weights[1] > a else (lo, w)
-    return [c * a * b / e for c, e in zip(weights, s)] + [-sign * b], [*s, sign * a]
+    return [c * a * b / e for c, e in zip(weights, s, strict=True)] + [-sign * b], [*s, sign * a]
 
 
 def relative_errors(parts, references, v):
     """Errors of the components, relative to the components, in units of the condition number |v| / |part|."""
-    return [abs(float((x - e) / e)) * np.abs(part).max() / np.abs(v).max()
-            for part, reference in zip(parts, references) for x, e in zip(part, reference)]
+    return [
+        abs(float((x - e) / e)) * np.abs(part).max() / np.abs(v).max()
+        for part, reference in zip(parts, references, strict=True)
+        for x, e in zip(part, reference, strict=True)
+    ]
 
 
 # rho, and |y| / |s|. Softmax near a vertex: rho = log p, s = (rho, 1, p), y = p (-1, rho - 1, 1/p).
@@ -255,8 +258,18 @@ def test_exp_small_components(rho, ratio):
     assert max(relative_errors(Exp().split(v), references, v)) <= 2e-15 * (1 + rho**2)
 
 
-POWER_POINTS = [(-1.0, 2.0, 1e-6), (-1.0, 1e-4, 1e-4), (3.0, -1e-6, 1e-3), (1e-3, 1e-3, 1.0), (-1.0, -1.0, -1.001),
-                (1e-8, 1.0, 0.5), (0.0, 1.0, 1e-3), (-1e-8, 0.0, 1.0), (1.0, 1.0, 3.0), (-1e-3, -1e-3, 0.5)]
+POWER_POINTS = [
+    (-1.0, 2.0, 1e-6),
+    (-1.0, 1e-4, 1e-4),
+    (3.0, -1e-6, 1e-3),
+    (1e-3, 1e-3, 1.0),
+    (-1.0, -1.0, -1.001),
+    (1e-8, 1.0, 0.5),
+    (0.0, 1.0, 1e-3),
+    (-1e-8, 0.0, 1.0),
+    (1.0, 1.0, 3.0),
+    (-1e-3, -1e-3, 0.5),
+]
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.3, 0.9])

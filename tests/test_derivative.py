@@ -54,7 +54,7 @@ def test_linear_at_every_scale(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_is_its_items(name):
-    case, layer, theta, *_ = compiled(name)
+    _, layer, theta, *_ = compiled(name)
     scale = 1 + 1e-3 * np.arange(3)[:, None]
     if name == "lp":  # A x = b keeps its solution if A, b stay and c scales
         batch = [theta[0], theta[1], theta[2] * scale]

@@ -54,14 +54,20 @@ def test_values_that_are_not_finite(bad):
         bounded()(torch64([0, 0]), torch64([[0, 0], [0, bad]]))
 
 
-@pytest.mark.parametrize("values, message", [
-    ([[0.0, 0, 0], [0.0, 0]], r"'c' \(position 0\) has shape \(3,\); expected \(2,\), or \(\.\.\., 2\) for a batch"),
-    ([[0.0, 0], 0.0], r"'l' \(position 1\) has shape \(\)"),
-    ([[0.0, 0]], "got 1 values; expected 2, one for each parameter: 'c', 'l'"),
-    ([[0.0, 0], [0.0, 0], [1.0]], "got 3 values"),
-    ([], "got 0 values"),
-    ([np.zeros((3, 2)), np.zeros((4, 2))], r"do not broadcast; found 'c': \(3, 2\), 'l': \(4, 2\)"),
-])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            [[0.0, 0, 0], [0.0, 0]],
+            r"'c' \(position 0\) has shape \(3,\); expected \(2,\), or \(\.\.\., 2\) for a batch",
+        ),
+        ([[0.0, 0], 0.0], r"'l' \(position 1\) has shape \(\)"),
+        ([[0.0, 0]], "got 1 values; expected 2, one for each parameter: 'c', 'l'"),
+        ([[0.0, 0], [0.0, 0], [1.0]], "got 3 values"),
+        ([], "got 0 values"),
+        ([np.zeros((3, 2)), np.zeros((4, 2))], r"do not broadcast; found 'c': \(3, 2\), 'l': \(4, 2\)"),
+    ],
+)
 def test_shapes_and_counts(values, message):
     with pytest.raises(ShapeError, match=message):
         bounded()(*map(torch64, values))
@@ -92,19 +98,22 @@ def test_logarithms_need_positive_values():
 
 
 def test_complex_where_real_is_expected():
-    with pytest.raises(ShapeError, match="'c' .* got a complex tensor; expected a real one"):
+    with pytest.raises(ShapeError, match=r"'c' .* got a complex tensor; expected a real one"):
         linear()(torch.zeros(2, dtype=torch.complex128))
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda p, c, x: CvxpyLayer(p, [c], [x], solver="simplex"), "no solver 'simplex'; there are: clarabel"),
-    (lambda p, c, x: CvxpyLayer(p, [c], [x], solver_args={"epsilon": 1}), "has no option 'epsilon'; it has: "),
-    (lambda p, c, x: CvxpyLayer(p, [c], [x], derivative="magic"), "derivative='magic' does not exist"),
-    (lambda p, c, x: CvxpyLayer(p, [c]), r"pass variables=\[...\] once; got it 0 times"),
-    (lambda p, c, x: CvxpyLayer(p, [c], [x], params=[c]), r"pass parameters=\[...\] once; got it 2 times"),
-    (lambda p, c, x: CvxpyLayer(p, [c], [x], gp=True), "not DGP"),
-    (lambda p, c, x: CvxpyLayer("min x", [c], [x]), "expected a cvxpy.Problem"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], solver="simplex"), "no solver 'simplex'; there are: clarabel"),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], solver_args={"epsilon": 1}), "has no option 'epsilon'; it has: "),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], derivative="magic"), "derivative='magic' does not exist"),
+        (lambda p, c, x: CvxpyLayer(p, [c]), r"pass variables=\[...\] once; got it 0 times"),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], params=[c]), r"pass parameters=\[...\] once; got it 2 times"),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], gp=True), "not DGP"),
+        (lambda p, c, x: CvxpyLayer("min x", [c], [x]), "expected a cvxpy.Problem"),
+    ],
+)
 def test_constructor_arguments(make, message):
     c, x = cp.Parameter(2, name="c"), cp.Variable(2, name="x")
     with pytest.raises(ProblemError, match=message):
@@ -124,8 +133,10 @@ def test_a_missing_solver_package(monkeypatch):
 
 
 def test_a_missing_framework_names_the_extra():
-    code = ("import sys, cvxlayers\nsys.modules['torch'] = None\n"
-            "try:\n    import cvxlayers.torch\nexcept cvxlayers.MissingDependencyError as e:\n    print(e)")
+    code = (
+        "import sys, cvxlayers\nsys.modules['torch'] = None\n"
+        "try:\n    import cvxlayers.torch\nexcept cvxlayers.MissingDependencyError as e:\n    print(e)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'cvxlayers[torch]'" in out.stdout, out.stderr
 

@@ -133,7 +133,7 @@ def test_sparse(kind):
 
 
 def test_known_solution(kind):
-    program, (x, y, s) = a_program(kind, np.random.default_rng(3), 4)
+    program, (x, _, s) = a_program(kind, np.random.default_rng(3), 4)
     answer = kind(program.structure).solve(program)
     if kind.quadratic:  # strictly convex: one x
         np.testing.assert_allclose(answer.x, x, atol=1e-4)
@@ -243,7 +243,7 @@ def test_copies(kind, clone):
 
 def test_options(kind):
     program, _ = a_program(kind, np.random.default_rng(12))
-    with pytest.raises(ProblemError, match="no option 'epsilon'.*max_iter"):
+    with pytest.raises(ProblemError, match=r"no option 'epsilon'.*max_iter"):
         kind(program.structure, {"epsilon": 1e-3})
     with pytest.raises(ProblemError, match="does not accept the options"):
         kind(program.structure, {"eps": "small"})

@@ -8,6 +8,7 @@ import torch
 
 from cvxlayers.torch import CvxpyLayer
 
+# fmt: off
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # CVXPY on * as a matrix product, which the talk uses
 
 

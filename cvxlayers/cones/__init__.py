@@ -9,4 +9,4 @@ from .psd import PSD
 from .soc import SOC
 from .zero import Zero
 
-__all__ = ["Cone", "Exp", "NonNeg", "PSD", "Power", "ProductCone", "SOC", "Spectrum", "Zero"]
+__all__ = ["PSD", "SOC", "Cone", "Exp", "NonNeg", "Power", "ProductCone", "Spectrum", "Zero"]

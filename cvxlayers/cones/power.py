@@ -47,8 +47,13 @@ class Power(Curved):
         S = np.sqrt(w * w + 4.0 * cab)
         big, positive = 0.5 * (np.abs(w) + S), w > 0
         u = cab / big / S
-        return (a, b, np.where(positive, big / a, c * b / big), np.where(positive, c * a / big, big / b),
-                np.where(positive, u, 1.0 - u))
+        return (
+            a,
+            b,
+            np.where(positive, big / a, c * b / big),
+            np.where(positive, c * a / big, big / b),
+            np.where(positive, u, 1.0 - u),
+        )
 
     def _level(self, p, lanes):
         """L - shift and its slope in p, lanes = (x0, y0, z0, shift)."""

@@ -47,7 +47,8 @@ class _Reflected(Spectrum):
 
     def back(self, M):
         a, c = M[..., 0, :], M[..., 1, :]
-        Z = np.array(np.broadcast_to(M[..., 1:, :], np.broadcast_shapes(M.shape[:-2], self.h.shape[:-1]) + (M.shape[-2] - 1, M.shape[-1])))
+        lead = np.broadcast_shapes(M.shape[:-2], self.h.shape[:-1])
+        Z = np.array(np.broadcast_to(M[..., 1:, :], (*lead, M.shape[-2] - 1, M.shape[-1])))
         Z[..., 0, :] = -self.sign[..., None] * _H * (a - c)
         Z = self._reflect(Z)
         top = np.broadcast_to((_H * (a + c))[..., None, :], Z.shape[:-2] + (1, Z.shape[-1]))

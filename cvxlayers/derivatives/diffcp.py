@@ -30,7 +30,9 @@ class Diffcp:
 
     def __init__(self, structure: Structure):
         if importlib.util.find_spec("diffcp") is None:
-            raise MissingDependencyError("derivative='diffcp' needs the package diffcp, which is not installed; pip install diffcp")
+            raise MissingDependencyError(
+                "derivative='diffcp' needs the package diffcp, which is not installed; pip install diffcp"
+            )
         self.structure = structure
         order = lower_svec_order(structure.cones)
         self.order = np.arange(structure.m) if order is None else np.asarray(order)
@@ -46,7 +48,9 @@ class Diffcp:
         S, c = self.structure, self.structure.cones
         matrix = sp.csc_matrix((A, (self.place[S.A.rows], S.A.cols)), shape=S.A.shape)
         dims = {"z": c.zero, "l": c.nonneg, "q": list(c.soc), "s": list(c.psd), "ep": c.exp}
-        *_, D, DT = diffcp.solve_and_derivative(matrix, b[self.order], q, dims, solve_method="SCS", eps_abs=1e-12, eps_rel=1e-12)
+        *_, D, DT = diffcp.solve_and_derivative(
+            matrix, b[self.order], q, dims, solve_method="SCS", eps_abs=1e-12, eps_rel=1e-12
+        )
         return D, DT
 
     def _each(self, saved, arrays, sizes, function):

@@ -46,13 +46,14 @@ class Solver(ABC):
         self.structure, self.args = structure, dict(args or {})
         if not self.installed():
             raise MissingDependencyError(
-                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; "
-                f"pip install {self.package}")
+                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; pip install {self.package}"
+            )
         missing = structure.cones.kinds - self.cones
         if missing:
             raise ProblemError(
                 f"solver {self.name!r} has no {', '.join(sorted(missing))} cone, and the problem needs it; "
-                f"choose another solver, or leave solver=None")
+                f"choose another solver, or leave solver=None"
+            )
         if structure.P.nnz and not self.quadratic:
             raise ProblemError(f"solver {self.name!r} has no quadratic objective; compile with quadratic=False")
         if self.needs_rows and not structure.m:
@@ -132,7 +133,7 @@ class ItemSolver(Solver):
             out.status[i], out.iterations[i] = found.status, found.iterations
             if found.x is None:
                 return
-            if all(np.isfinite(a).all() for a in (found.x, found.y, found.s)):
+            if all(a is not None and np.isfinite(a).all() for a in (found.x, found.y, found.s)):
                 out.x[i], out.y[i, order], out.s[i, order] = found.x, found.y, found.s
             else:
                 out.status[i] = Status.FAILED

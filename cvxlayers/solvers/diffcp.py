@@ -19,11 +19,16 @@ from .scs import SCS, lower_svec_order
 
 _METHODS = {"SCS": SCS, "ECOS": ECOS, "Clarabel": Clarabel}
 _STATUS = {
-    "solved": Status.SOLVED, "solved/inaccurate": Status.INACCURATE, "optimal inaccurate": Status.INACCURATE,
+    "solved": Status.SOLVED,
+    "solved/inaccurate": Status.INACCURATE,
+    "optimal inaccurate": Status.INACCURATE,
     "solved (inaccurate - reached max_iters)": Status.INACCURATE,
     "solved (inaccurate - reached time_limit_secs)": Status.INACCURATE,
-    "infeasible": Status.INFEASIBLE, "infeasible inaccurate": Status.INFEASIBLE,
-    "unbounded": Status.UNBOUNDED, "unbounded inaccurate": Status.UNBOUNDED}
+    "infeasible": Status.INFEASIBLE,
+    "infeasible inaccurate": Status.INFEASIBLE,
+    "unbounded": Status.UNBOUNDED,
+    "unbounded inaccurate": Status.UNBOUNDED,
+}
 
 
 class Diffcp(ItemSolver):
@@ -42,12 +47,14 @@ class Diffcp(ItemSolver):
         if self.method is None:
             raise ProblemError(f"solver 'diffcp' has no solve_method {wanted!r}; it has: {', '.join(_METHODS)}")
         below = _METHODS[self.method]
-        self.cones = Diffcp.cones & below.cones
-        self.options = below.options | {"solve_method"}
-        self.aliases, self.defaults, self.tight = below.aliases, below.defaults, below.tight
+        self.cones = Diffcp.cones & below.cones  # type: ignore[misc]  # these belong to the method
+        self.options = below.options | {"solve_method"}  # type: ignore[misc]
+        self.aliases, self.defaults, self.tight = below.aliases, below.defaults, below.tight  # type: ignore[misc]
         if self.method == "Clarabel" and max(structure.cones.psd, default=0) > 3:
-            raise ProblemError("diffcp with Clarabel returns y and s of matrices beyond 3 x 3 in the wrong order; "
-                               "use solve_method='SCS', or the solver 'clarabel'")
+            raise ProblemError(
+                "diffcp with Clarabel returns y and s of matrices beyond 3 x 3 in the wrong order; "
+                "use solve_method='SCS', or the solver 'clarabel'"
+            )
         super().__init__(structure, args)
 
     def row_order(self, cones):

@@ -14,8 +14,14 @@ from ..program import Status
 from .base import Item, ItemSolver
 
 _TOLERANCES = ("abstol", "reltol", "feastol")
-_STATUS = {0: Status.SOLVED, 10: Status.INACCURATE, 1: Status.INFEASIBLE, 11: Status.INFEASIBLE,
-           2: Status.UNBOUNDED, 12: Status.UNBOUNDED}
+_STATUS = {
+    0: Status.SOLVED,
+    10: Status.INACCURATE,
+    1: Status.INFEASIBLE,
+    11: Status.INFEASIBLE,
+    2: Status.UNBOUNDED,
+    12: Status.UNBOUNDED,
+}
 
 
 class ECOS(ItemSolver):

@@ -22,14 +22,29 @@ from ..program import ConeProgram, Solution, Status
 from .base import Solver, unsolved
 
 _TOP = frozenset({"solver", "max_iter", "time_limit", "verbose"})
-_ACTIVE_SET = frozenset({
-    "primal_tol", "dual_tol", "zero_tol", "pivot_tol", "progress_tol", "fval_bound", "iter_limit", "cycle_tol"})
+_ACTIVE_SET = frozenset(
+    {"primal_tol", "dual_tol", "zero_tol", "pivot_tol", "progress_tol", "fval_bound", "iter_limit", "cycle_tol"}
+)
 _TOLERANCES = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
-_IPM = frozenset({
-    *_TOLERANCES, "tol_infeas_abs", "tol_infeas_rel", "tol_ktratio", "max_step_fraction", "equilibrate_enable",
-    "direct_solve_method", "reduced_tol_gap_abs", "reduced_tol_gap_rel", "reduced_tol_feas", "reduced_tol_infeas_abs",
-    "reduced_tol_infeas_rel", "reduced_tol_ktratio", "chordal_decomposition_enable",
-    "chordal_decomposition_merge_method"})
+_IPM = frozenset(
+    {
+        *_TOLERANCES,
+        "tol_infeas_abs",
+        "tol_infeas_rel",
+        "tol_ktratio",
+        "max_step_fraction",
+        "equilibrate_enable",
+        "direct_solve_method",
+        "reduced_tol_gap_abs",
+        "reduced_tol_gap_rel",
+        "reduced_tol_feas",
+        "reduced_tol_infeas_abs",
+        "reduced_tol_infeas_rel",
+        "reduced_tol_ktratio",
+        "chordal_decomposition_enable",
+        "chordal_decomposition_merge_method",
+    }
+)
 
 _STATUS = np.full(12, int(Status.FAILED))  # by the number of Moreau's status
 _STATUS[[1, 4]] = Status.SOLVED, Status.INACCURATE
@@ -58,13 +73,17 @@ class Moreau(Solver):
     # 1e-12: exp and power cones end at 1e-3 to 1e-2, 1 item of 20
     tight = {"solver": "ipm", **dict.fromkeys(_TOLERANCES, 1e-11)}
 
+    _idle: OrderedDict[int, list]
+    _pid: int
+
     def __init__(self, structure, args=None):
         super().__init__(structure, args)
         method = str(self.settings["solver"]).lower()
         if method == "active_set" and (structure.cones.kinds - {"zero", "nonneg"} or not structure.m):
-            raise ProblemError("moreau's active_set method takes zero and nonneg rows only, at least one; "
-                               "use solver='ipm' or 'auto'")
-        self.active_set = method == "active_set" or method == "auto" and _suits_active_set(structure)
+            raise ProblemError(
+                "moreau's active_set method takes zero and nonneg rows only, at least one; use solver='ipm' or 'auto'"
+            )
+        self.active_set = method == "active_set" or (method == "auto" and _suits_active_set(structure))
         try:
             self._native_settings()
         except ValueError as error:
@@ -79,9 +98,12 @@ class Moreau(Solver):
         def pick(names):
             return {k: v for k, v in self.settings.items() if k in names}
 
-        return moreau.Settings(**{**pick(_TOP), "solver": "active_set" if self.active_set else "ipm"}, device="cpu",
-                               ipm_settings=moreau.IPMSettings(**pick(_IPM)),
-                               active_set_settings=moreau.ActiveSetSettings(**pick(_ACTIVE_SET)))
+        return moreau.Settings(
+            **{**pick(_TOP), "solver": "active_set" if self.active_set else "ipm"},
+            device="cpu",
+            ipm_settings=moreau.IPMSettings(**pick(_IPM)),
+            active_set_settings=moreau.ActiveSetSettings(**pick(_ACTIVE_SET)),
+        )
 
     def _compile(self, batch):
         import moreau
@@ -89,8 +111,14 @@ class Moreau(Solver):
 
         S = self.structure
         c = S.cones
-        cones = moreau.Cones(num_zero_cones=c.zero, num_nonneg_cones=c.nonneg, so_cone_dims=list(c.soc),
-                             psd_dims=list(c.psd), num_exp_cones=c.exp, power_alphas=list(c.power))
+        cones = moreau.Cones(
+            num_zero_cones=c.zero,
+            num_nonneg_cones=c.nonneg,
+            so_cone_dims=list(c.soc),
+            psd_dims=list(c.psd),
+            num_exp_cones=c.exp,
+            power_alphas=list(c.power),
+        )
         engine = moreau_cpu.ActiveSetSolver if self.active_set else moreau_cpu.Solver
         patterns = (S.P.indptr, S.P.cols, S.A.indptr, S.A.cols)
         return engine(S.n, S.m, *patterns, cones, self._native_settings(), batch_size=batch)
@@ -144,7 +172,8 @@ class Moreau(Solver):
                 self._idle.popitem(last=False)
 
     def _forget(self):
-        self._lock, self._idle, self._pid = threading.Lock(), OrderedDict(), os.getpid()
+        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._idle = OrderedDict()
 
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_idle", "_pid")}

@@ -23,9 +23,24 @@ class SCS(ItemSolver):
     package = "scs"
     cones = frozenset({"zero", "nonneg", "soc", "psd", "exp", "power"})
     needs_rows = True
-    options = frozenset({
-        "max_iters", "eps_abs", "eps_rel", "eps_infeas", "alpha", "rho_x", "scale", "normalize", "adaptive_scale",
-        "acceleration_lookback", "acceleration_interval", "time_limit_secs", "linear_solver", "verbose"})
+    options = frozenset(
+        {
+            "max_iters",
+            "eps_abs",
+            "eps_rel",
+            "eps_infeas",
+            "alpha",
+            "rho_x",
+            "scale",
+            "normalize",
+            "adaptive_scale",
+            "acceleration_lookback",
+            "acceleration_interval",
+            "time_limit_secs",
+            "linear_solver",
+            "verbose",
+        }
+    )
     aliases = {"eps": ("eps_abs", "eps_rel"), "max_iter": ("max_iters",)}
     # 1e-8 leaves v = y - s at 1e-8 to 1e-6, from where Newton converges; at 1e-9 a linear objective over n = 60 with
     # SOC and PSD cones ran into 20000 iterations for 1 item of 4. QDLDL: others bring threads of their own.
@@ -48,8 +63,14 @@ class SCS(ItemSolver):
 
 def native_cones(cones):
     """SCS's dictionary of cones for a `ConeDims`."""
-    return {"z": cones.zero, "l": cones.nonneg, "q": list(cones.soc), "s": list(cones.psd), "ep": cones.exp,
-            "p": list(cones.power)}
+    return {
+        "z": cones.zero,
+        "l": cones.nonneg,
+        "q": list(cones.soc),
+        "s": list(cones.psd),
+        "ep": cones.exp,
+        "p": list(cones.power),
+    }
 
 
 def lower_svec_order(cones):

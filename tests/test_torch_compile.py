@@ -1,0 +1,124 @@
+"""PyTorch: layers under torch.compile and torch.export, where errors of other mechanisms are silent."""
+
+import numpy as np
+import pytest
+import torch
+from torch.func import grad, jacrev, jvp, vmap
+
+from cvxlayers import DiffMap, Saved
+from cvxlayers.torch import CvxpyLayer, lift
+
+from .problems import CASES
+
+
+def make(name):
+    case = CASES[name]()
+    layer = CvxpyLayer(case.problem, case.parameters, case.variables, gp=case.gp)
+    return layer, [torch.tensor(v) for v in case.values]
+
+
+def leaves(values):
+    return [v.clone().requires_grad_() for v in values]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.fixture(scope="module")
+def qp():
+    """(f, values, weights): one output of the QP, its parameters, and a cotangent."""
+    layer, values = make("qp")
+    return (lambda *a: layer(*a)[0]), values, torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_whole_graph_forward_and_backward(qp, backend):
+    f, values, w = qp
+    compiled = torch.compile(f, fullgraph=True, backend=backend)
+    a, b = leaves(values), leaves(values)
+    out = compiled(*a)
+    (out * w).sum().backward()
+    (f(*b) * w).sum().backward()
+    assert torch.equal(out, f(*b))
+    for x, y in zip(a, b, strict=True):
+        assert torch.allclose(x.grad, y.grad, atol=1e-12)
+
+
+def test_compile_with_a_dynamic_batch_makes_one_graph(qp):
+    f, (L, p, G, h), _ = qp
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend="aot_eager")
+    for B in (4, 7, 5):
+        batch = p.expand(B, -1) * torch.linspace(0.9, 1.1, B, dtype=p.dtype)[:, None]
+        assert torch.allclose(compiled(L, batch, G, h), f(L, batch, G, h))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        pytest.param(
+            lambda f, v, w: jvp(lambda p: f(v[0], p, *v[2:]), (v[1],), (w,))[1], id="jvp"
+        ),  # silently 0 for a bare custom op
+        pytest.param(lambda f, v, w: grad(lambda p: (f(v[0], p, *v[2:]) * w).sum())(v[1]), id="grad"),
+        pytest.param(lambda f, v, w: jacrev(f, 1)(*v), id="jacrev"),
+        pytest.param(lambda f, v, w: vmap(lambda p: f(v[0], p, *v[2:]))(torch.stack([v[1], w])), id="vmap"),
+    ],
+)
+def test_compile_of_transforms(qp, transform):
+    f, values, w = qp
+    expected = transform(f, values, w)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(
+        torch.compile(lambda *v: transform(f, v, w), fullgraph=True, backend="aot_eager")(*values), expected, atol=1e-10
+    )
+
+
+def test_compile_a_training_step():
+    layer, values = make("qp")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5, dtype=torch.float64))
+    step = torch.compile(lambda z: layer(values[0], model(z), *values[2:])[0], backend="aot_eager")
+    optimizer, z = torch.optim.SGD(model.parameters(), 0.05), torch.ones(8, 3, dtype=torch.float64)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = ((step(z) - 0.1) ** 2).sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_export(qp):
+    layer, values = make("qp")
+    program = torch.export.export(layer, tuple(values))
+    assert torch.equal(program.module()(*values)[0], layer(*values)[0])
+
+
+def test_opcheck(qp):
+    layer, values = make("qp")
+    args = [v.reshape(1, -1) for v in values]
+    torch.library.opcheck(
+        torch.ops.cvxlayers.host.default,
+        (layer._handle.key, "forward", args),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+
+
+def test_a_lifted_map():
+    class Cube(DiffMap):
+        in_sizes, out_sizes, saved = (3,), (3,), (Saved(3, (0,)),)
+
+        def forward(self, x):
+            return (x**3,), (x,)
+
+        def jvp(self, saved, t):
+            return (3 * saved[0] ** 2 * t,)
+
+        vjp = jvp
+
+    x = torch.tensor(np.array([[1.0, 2.0, -3.0]]))
+    cube = lift(Cube())
+    assert torch.equal(torch.compile(cube, fullgraph=True, backend="aot_eager")(x)[0], x**3)
