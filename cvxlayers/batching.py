@@ -16,19 +16,19 @@ from .errors import ShapeError
 def leading_dims(shapes, parameters) -> list[tuple[int, ...]]:
     """The leading dimensions of each value, given the shapes of the values and the layer's parameters.
 
-    All results have the same length; missing ones are 1. parameters: objects with `name` and `shape`.
+    All results have the same length; missing ones are 1. parameters: objects with `name`, `position` and `shape`.
     Raises ShapeError if a value does not end in its parameter's shape, or if the leading dimensions do not broadcast.
     """
     if len(shapes) != len(parameters):
         names = ", ".join(repr(p.name) for p in parameters)
         raise ShapeError(f"the layer got {len(shapes)} values; expected {len(parameters)}, one for each parameter: {names}")
     leads = []
-    for i, (shape, p) in enumerate(zip(shapes, parameters, strict=True)):
+    for shape, p in zip(shapes, parameters, strict=True):
         shape, k = tuple(shape), len(p.shape)
         if len(shape) < k or shape[len(shape) - k :] != p.shape:
             batch = ", ".join(["...", *map(str, p.shape)])
             raise ShapeError(
-                f"parameter {p.name!r} (position {i}) has shape {shape}; expected {p.shape}, or ({batch}) for a batch"
+                f"parameter {p.name!r} (position {p.position}) has shape {shape}; expected {p.shape}, or ({batch}) for a batch"
             )
         leads.append(shape[: len(shape) - k])
     depth = max([0, *map(len, leads)])

@@ -120,7 +120,7 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     rows = _Rows(pp.constraints)
     structure, matrices = _tensors(pp, rows, selection)
     logs = {f.parameter for f in features if f.log}
-    infos = tuple(_parameter_info(p, i in logs) for i, p in enumerate(parameters))
+    infos = tuple(_parameter_info(i, p, i in logs) for i, p in enumerate(parameters))
     param_map = ParamMap.from_matrices([p.size for p in infos], features, sizes, matrices)
     recovery = Recovery([_output(o, pp, chain, rows, constraints, gp) for o in outputs])
     return Canonical(
@@ -128,9 +128,9 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     )
 
 
-def _parameter_info(p, log):
+def _parameter_info(position, p, log):
     declared = next((a for a in ("PSD", "NSD", "pos", "nonneg", "neg", "nonpos") if p.attributes[a]), None)
-    return ParameterInfo(p.name(), p.shape, p.is_complex(), declared, log)
+    return ParameterInfo(p.name(), position, p.shape, p.is_complex(), declared, log)
 
 
 def _check_arguments(problem, parameters, outputs):

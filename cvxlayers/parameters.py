@@ -20,11 +20,12 @@ _SIGNS = {
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """name and shape of a parameter; whether it is complex (stored as pairs of real numbers in the last axis); the
-    declared attribute that its values must obey ("pos", "nonneg", "neg", "nonpos", "PSD", "NSD" or None); whether its
-    logarithm is taken (base parameters of geometric programs)."""
+    """name, position among the arguments and shape of a parameter; whether it is complex (stored as pairs of real numbers
+    in the last axis); the declared attribute that its values must obey ("pos", "nonneg", "neg", "nonpos", "PSD", "NSD" or
+    None); whether its logarithm is taken (base parameters of geometric programs)."""
 
     name: str
+    position: int
     shape: tuple[int, ...]
     complex: bool = False
     declared: str | None = None
@@ -74,7 +75,7 @@ class ParameterInfo:
 
     def _fail(self, bad, what):
         items = "" if bad.size == 1 else f" in batch items {_listed(np.flatnonzero(bad.ravel()))}"
-        raise ProblemError(f"parameter {self.name!r} {what}{items}")
+        raise ProblemError(f"parameter {self.name!r} (position {self.position}) {what}{items}")
 
 
 def _listed(items, most=10):

@@ -137,11 +137,6 @@ class Structure:
         """Indices of the entries of P with row <= column."""
         return np.flatnonzero(self.P.rows <= self.P.cols)
 
-    @property
-    def inequalities(self) -> slice:
-        """The rows of the nonnegative cone."""
-        return slice(self.cones.zero, self.cones.zero + self.cones.nonneg)
-
 
 class ConeData(NamedTuple):
     """Values of one batch: P (B|1, nnz), q (B|1, n), A (B|1, nnz), b (B|1, m). A leading 1 means: the same for all items."""

@@ -18,9 +18,9 @@ from .linsolve import DENSE, ItemFactors, System, apply_dense, dense_inverse
 from .program import ConeData, Structure
 
 TARGET = 1e-14  # Newton stops here
-_MAX_STEPS = 25
-_ROUNDING = 1e-12  # below it, an item whose residual does not fall any more is done
-_LENGTHS = 6  # 1, 1/4, 1/16, ...
+_MAX_STEPS = 30
+_ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
+_PATIENCE = 8  # above it, that many
 
 
 def tolerance(structure: Structure) -> float:
@@ -52,6 +52,15 @@ def _norm(a):
     return np.abs(a).max(-1, initial=0)
 
 
+class Point(NamedTuple):
+    """A point: x (B, n), v (B, m), y (B, m), and the size (B,) of its residual."""
+
+    x: np.ndarray
+    v: np.ndarray
+    y: np.ndarray
+    size: np.ndarray
+
+
 class Refined(NamedTuple):
     """A refined point: x (B, n), v (B, m), y (B, m), size (B,) of the residual, the inverses of K there (B, N, N), or
     None beyond `linsolve.DENSE`, and singular (B,), whether K is."""
@@ -65,117 +74,79 @@ class Refined(NamedTuple):
 
 
 def refine(structure: Structure, data: ConeData, x, v) -> Refined:
-    """Newton on R from (x, v), each item by itself. A step is kept only if |R| falls, so nothing ever gets worse.
+    """Newton on R from (x, v), each item by itself; the best point of its path is kept, so nothing ever gets worse.
 
-    Where the plain step does not halve |R|, others are tried: with active inequalities released, and with K regularized.
+    The steps are full ones: near a solution that is not regular |R| rises before it falls, and a line search gets stuck.
     Items that start from NaN keep size inf.
     """
     newton = _Newton(structure, data, x, v)
-    items = np.flatnonzero(np.isfinite(newton.size))
     for _ in range(_MAX_STEPS):
-        items = items[newton.size[items] > TARGET]
+        items = newton.unfinished()
         if not items.size:
             break
-        before = newton.size.copy()
-        newton.plain_step(items)
-        for step in (newton.weak_released_step, newton.all_released_step, newton.regularized_step):
-            slow = items[newton.size[items] > np.maximum(0.5 * before[items], _ROUNDING)]
-            if slow.size:
-                step(slow)
-        items = items[newton.size[items] <= 0.5 * before[items]]
+        newton.step(items)
     return newton.result()
 
 
 class _Newton:
-    """The state of a refinement. `fresh`: items whose inverse belongs to their present point."""
+    """The state of a refinement: the present point, the best one, and for how many steps there was no better one."""
 
     def __init__(self, structure, data, x, v):
         B, N = x.shape[0], structure.n + structure.m
         self.structure, self.data = structure, data
-        self.x, self.v = x.copy(), v.copy()
-        self.r1, self.r2, self.y, self.size = residual(structure, data, x, v)
+        self.x, self.v, self.r = x, v, residual(structure, data, x, v)
+        self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
+        self.failures = np.zeros(B, np.int64)
+        self.regularized = np.zeros(B, bool)
         self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
         self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
 
-    def plain_step(self, items):
-        """The Newton step at (x, v)."""
-        some = slice(None) if items.size == len(self.x) else items
-        data, v = self.data.take(some), self.v[some]
-        system, inverse = self._factorize(items, data, v)
-        self._move(items, data, self.x[some], v, self.r1[some], self.r2[some], system, inverse)
+    def unfinished(self):
+        """Items that are not at the target yet and still promise something."""
+        size = self.best.size
+        patience = np.where(size > _ROUNDING, _PATIENCE, 1)
+        return np.flatnonzero(np.isfinite(size) & (size > TARGET) & (self.failures < patience))
 
-    def weak_released_step(self, items):
-        """The Newton step from v with its small positive inequality rows at zero, for constraints that hold with equality
-        and without force: an interior-point method leaves y and s of the same size there, and the sign of v to chance."""
-        self._released_step(items, np.sqrt(self.size[items]))
-
-    def all_released_step(self, items):
-        """The same with all positive inequality rows at zero, for constraints that other cones imply (y >= 0 under -log y):
-        the split of the force between the two is then arbitrary, and any part of it can be on the wrong side."""
-        self._released_step(items, np.full(items.size, np.inf))
-
-    def _released_step(self, items, below):
-        rows = self.structure.inequalities
-        v = self.v[items]
-        released = (v[:, rows] > 0) & (v[:, rows] < below[:, None])
-        some = released.any(-1)
-        if not some.any():
-            return
-        items, v = items[some], v[some]
-        v[:, rows][released[some]] = 0
-        data, x = self.data.take(items), self.x[items]
-        at = residual(self.structure, data, x, v)
-        system, inverse = self._factorize(items, data, v, np.zeros(items.size))
-        self._move(items, data, x, v, at.r1, at.r2, system, inverse)
-
-    def regularized_step(self, items):
-        """The step with K + |R| diag(I, -I), for the neighbourhood of a point where K is singular: there the inverse of K
-        itself blows up small errors, and the step leads nowhere."""
-        data, x, v = self.data.take(items), self.x[items], self.v[items]
-        system, inverse = self._factorize(items, data, v, self.size[items])
-        self._move(items, data, x, v, self.r1[items], self.r2[items], system, inverse)
-
-    def _move(self, items, data, x, v, r1, r2, system, inverse):
-        """Along the Newton direction from (x, v) with the residuals r1, r2, as far as it makes |R| fall."""
+    def step(self, items):
+        """One Newton step of the given items."""
+        everything = items.size == len(self.x)
+        some = slice(None) if everything else items
+        data, x, v = self.data.take(some), self.x[some], self.v[some]
+        r1, r2, _, size = (a[some] for a in self.r)
+        system, inverse = self._factorize(items, data, v, size)
         dx, dy = system.solve(inverse, r1, r2)
         dv = dy + r2 + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
-        waiting = np.isfinite(dx).all(-1) & np.isfinite(dv).all(-1)
-        dx, dv = np.where(waiting[:, None], dx, 0), np.where(waiting[:, None], dv, 0)
-        length = np.ones((items.size, 1))
-        for _ in range(_LENGTHS):
-            trial_x, trial_v = x + length * dx, v + length * dv
-            trial = residual(self.structure, data, trial_x, trial_v)
-            good = waiting & (trial.size < self.size[items])
-            where = items[good]
-            if self.inverse is not None and where.size:
-                self.fresh[where] &= self._same_basis(v[good], trial_v[good])
-            for mine, new in (
-                (self.x, trial_x),
-                (self.v, trial_v),
-                (self.r1, trial.r1),
-                (self.r2, trial.r2),
-                (self.y, trial.y),
-                (self.size, trial.size),
-            ):
-                mine[where] = new[good]
-            waiting &= ~good & (self.size[items] > _ROUNDING)
-            if not waiting.any():
-                break
-            length *= 0.25
+        x, v = x + dx, v + dv
+        r = residual(self.structure, data, x, v)
+        better = r.size < self.best.size[some]
+        where = items[better]
+        if self.inverse is not None and where.size:
+            self.fresh[where] &= self._same_basis(self.v[where], v[better])
+        for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
+            mine[where] = new[better]
+        self.failures[items] = np.where(better, 0, np.where(np.isfinite(r.size), self.failures[items] + 1, _PATIENCE))
+        self.regularized[items] |= ~better
+        if everything:
+            self.x, self.v, self.r = x, v, r
+        else:
+            self.x[items], self.v[items] = x, v
+            for mine, new in zip(self.r, r, strict=True):
+                mine[items] = new
 
-    def _factorize(self, items, data, v, delta=None):
-        """K at v as an operator and an approximate inverse of K, or of K + delta diag(I, -I)."""
+    def _factorize(self, items, data, v, size):
+        """K at v as an operator and an approximate inverse of it.
+
+        After a step that was no success K + |R| diag(I, -I) is inverted: near a point where K is singular, its own inverse
+        blows up small errors.
+        """
         system = System(self.structure, data.P, data.A, v)
+        delta = np.where(self.regularized[items], np.clip(size, 1e-13, 1e-6), 0)
         if self.inverse is None:
             factors = ItemFactors(self.structure, data.P, data.A, v, delta)
-            if delta is None:
-                self.singular[items] = factors.singular
+            self.singular[items] = factors.singular
             return system, factors.inverse
-        if delta is not None:  # a step aside: what is stored belongs to the plain point
-            self.fresh[items] = False
-            return system, apply_dense(dense_inverse(system.dense(delta))[0])
-        F, singular = dense_inverse(system.dense())
-        self.inverse[items], self.singular[items], self.fresh[items] = F, singular, True
+        F, singular = dense_inverse(system.dense(delta if delta.any() else None))
+        self.inverse[items], self.singular[items], self.fresh[items] = F, singular, delta == 0
         return system, apply_dense(F)
 
     def _same_basis(self, before, after):
@@ -185,8 +156,11 @@ class _Newton:
         return K.polyhedral & (K.spectrum(before).d == K.spectrum(after).d).all(-1)
 
     def result(self):
-        if self.inverse is not None:
-            items = np.flatnonzero(~self.fresh & np.isfinite(self.size))
-            if items.size:
-                self._factorize(items, self.data.take(items), self.v[items])
-        return Refined(self.x, self.v, self.y, self.size, self.inverse, self.singular)
+        """The best point of each item, with the inverse of K there."""
+        best = self.best
+        self.fresh &= (self.failures == 0) & ~self.regularized  # else the inverse is from a later, worse point
+        items = np.flatnonzero(~self.fresh & np.isfinite(best.size))
+        if items.size and self.inverse is not None:
+            self.regularized[items] = False
+            self._factorize(items, self.data.take(items), best.v[items], best.size[items])
+        return Refined(*best, self.inverse, self.singular)

@@ -238,10 +238,7 @@ def _evaluate_layer(handle, values):
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [
-        _real(v, p, i).reshape((*lead, p.size))
-        for i, (v, p, lead) in enumerate(zip(values, layer.parameters, leads, strict=True))
-    ]
+    theta = [_real(v, p).reshape((*lead, p.size)) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
     if theta:
         results = _evaluate(handle, theta)
     else:
@@ -330,10 +327,10 @@ def _one_of(name, **spellings):
     return list(given[0])
 
 
-def _real(value, info, position):
+def _real(value, info):
     if value.is_complex() != info.complex:
         found, expected = ("complex", "real") if value.is_complex() else ("real", "complex")
-        raise ShapeError(f"parameter {info.name!r} (position {position}) got a {found} tensor; expected a {expected} one")
+        raise ShapeError(f"parameter {info.name!r} (position {info.position}) got a {found} tensor; expected a {expected} one")
     return torch.view_as_real(value) if info.complex else value
 
 

@@ -50,7 +50,7 @@ def test_a_single_problem_is_item_0():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(bad):
-    with pytest.raises(ProblemError, match=r"'l' has a value that is NaN or infinite in batch items 1$"):
+    with pytest.raises(ProblemError, match=r"'l' \(position 1\) has a value that is NaN or infinite in batch items 1$"):
         bounded()(torch64([0, 0]), torch64([[0, 0], [0, bad]]))
 
 
@@ -78,14 +78,16 @@ def test_declared_signs(attribute, bad):
     g, x = cp.Parameter(name="g", **{attribute: True}), cp.Variable()
     sign = 1 if bad < 0 else -1
     layer = CvxpyLayer(cp.Problem(cp.Minimize(sign * g * cp.square(x) + cp.square(x - 1))), [g], [x])
-    with pytest.raises(ProblemError, match=rf"'g' is declared {attribute}=True .* in batch items 0, 2"):
+    with pytest.raises(ProblemError, match=rf"'g' \(position 0\) is declared {attribute}=True .* in batch items 0, 2"):
         layer(torch64([bad, -bad, bad]))
 
 
 def test_declared_definiteness():
     P, x = cp.Parameter((2, 2), PSD=True, name="P"), cp.Variable(2)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, P)), [cp.sum(x) == 1]), [P], [x])
-    with pytest.raises(ProblemError, match="'P' is declared PSD=True and has a value that is not positive semidefinite"):
+    with pytest.raises(
+        ProblemError, match=r"'P' \(position 0\) is declared PSD=True and has a value that is not positive semidefinite"
+    ):
         layer(torch64([[1, 2], [2, 1]]))
     layer(torch64([[1, 0], [0, 0.0]]))  # semidefinite is enough
 
@@ -93,7 +95,7 @@ def test_declared_definiteness():
 def test_logarithms_need_positive_values():
     a, x = cp.Parameter(pos=True, name="a"), cp.Variable(pos=True)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(x + a / x)), [a], [x], gp=True)
-    with pytest.raises(ProblemError, match="'a' has a value that is not positive"):
+    with pytest.raises(ProblemError, match=r"'a' \(position 0\) has a value that is not positive"):
         layer(torch64(0.0))
 
 

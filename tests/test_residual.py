@@ -1,8 +1,10 @@
 """The residual map: zero at a solution, and Newton on it turns a solver's answer into an exact one."""
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
+from cvxlayers import ConeLayer
 from cvxlayers.batching import flatten
 from cvxlayers.program import ConeData, ConeDims, Pattern, Structure
 from cvxlayers.residual import refine, residual, tolerance
@@ -67,3 +69,24 @@ def test_refinement_never_worsens():
     x, v = 10 * rng.standard_normal((50, 2)), 10 * rng.standard_normal((50, 2))
     data = ConeData(data.P, np.repeat(data.q, 50, 0), data.A, data.b)
     assert (refine(S, data, x, v).size <= residual(S, data, x, v).size).all()
+
+
+def _irregular():
+    n = 5
+    x, c = cp.Variable(n), cp.Parameter(n)
+    yield "powers at zero", cp.Minimize(cp.sum(cp.power(cp.pos(x), 1.5)) + cp.sum_squares(x - c)), []
+    yield "a norm of powers", cp.Minimize(cp.pnorm(x, 4) + 0.5 * cp.sum_squares(x - c)), []
+    yield "bounds that entropy implies", cp.Maximize(cp.sum(cp.entr(x)) + 10 * c @ x), [x >= 0, cp.sum(x) == 1, x <= 0.7]
+    yield "a constraint twice", cp.Minimize(c @ x), [cp.sum(x) == 1, x >= 0, cp.sum(x) <= 1, x <= 1]
+    yield "two norms at zero", cp.Minimize(cp.norm(x[:2]) + cp.norm(x[2:]) + 0.5 * cp.sum_squares(x - c)), [cp.sum(x) == 1]
+    yield "badly scaled", cp.Minimize(1e-6 * cp.sum_squares(x - c) + 1e-9 * cp.norm1(x)), [cp.sum(x) <= 1e3]
+
+
+@pytest.mark.parametrize(("objective", "constraints"), [pytest.param(o, c, id=name) for name, o, c in _irregular()])
+def test_solutions_that_are_not_regular(objective, constraints):
+    """Weakly active rows, apexes of cones, redundant rows: where a solver stops at 1e-7 and a line search gets stuck."""
+    problem = cp.Problem(objective, constraints)
+    layer = ConeLayer(problem, problem.parameters(), problem.variables())
+    theta = np.random.default_rng(0).standard_normal((60, 5))
+    data = ConeData(*flatten(layer.param_map.apply([theta])[:4])[1])
+    assert layer.solve(data).size.max() <= 1e-10
