@@ -108,7 +108,7 @@ def run_split(seed, steps, bar):
     return [F.mse_loss(z, x_test).item() for z in denoised.values()], history, {"noisy": y_test, **denoised, "clean": x_test}
 
 
-def draw(errors, histories, rows):
+def draw(errors, histories, rows, path):
     """Learning curves, the test error of each method on each split (a line joins the results of a split), test images."""
     plt.rcParams.update({"backend": "Agg", "font.size": 12, "axes.spines.top": False, "axes.spines.right": False})
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4.5), width_ratios=[1, 1, 1.25], layout="constrained")
@@ -125,13 +125,15 @@ def draw(errors, histories, rows):
     tiles = [np.hstack([np.pad(z.reshape(8, 8), 1, constant_values=0.25) for z in zs[:6].numpy()]) for zs in rows.values()]
     right.imshow(np.vstack(tiles), cmap="gray_r", vmin=0, vmax=1, aspect="auto")
     right.set(title="test images of one split", xticks=[], yticks=4.5 + 10 * np.arange(len(rows)), yticklabels=rows)
-    figure.savefig(FIGURE, dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one split and a few steps, to see that it runs")
-    splits, steps = (1, 25) if parser.parse_args().quick else (5, 250)
+    parser.add_argument("--figure", type=Path, default=FIGURE, help="where the figure goes")
+    arguments = parser.parse_args()
+    splits, steps = (1, 25) if arguments.quick else (5, 250)
     torch.set_num_threads(1)  # the matrices are small: a second thread gains nothing
     with tqdm(total=splits * steps, unit="step", mininterval=0.5) as bar:
         errors, histories, rows = zip(*(run_split(seed, steps, bar) for seed in range(1, splits + 1)), strict=True)
@@ -141,8 +143,8 @@ def main():
         cut = 1 - errors[:, 2] / e
         note = f"   {LAYER} is lower by {cut.mean():.1%}, in {(cut > 0).sum()} of {splits} splits" if name != LAYER else ""
         print(f"  {name:<11} {e.mean():.4f} ± {e.std():.4f}{note}")
-    draw(errors, histories, rows[0])
-    print(f"{bar.format_dict['elapsed']:.0f} s, figure: {FIGURE}")
+    draw(errors, histories, rows[0], arguments.figure)
+    print(f"{bar.format_dict['elapsed']:.0f} s, figure: {arguments.figure}")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def test_compile_of_transforms(qp, transform):
 
 
 def test_compile_a_training_step():
+    torch.manual_seed(0)
     layer, values = make("qp")
     model = torch.nn.Sequential(torch.nn.Linear(3, 5, dtype=torch.float64))
     step = torch.compile(lambda z: layer(values[0], model(z), *values[2:])[0], backend="aot_eager")
