@@ -16,6 +16,7 @@ import numpy as np
 
 from .linsolve import DENSE, ItemFactors, System, apply_dense, dense_inverse
 from .program import ConeData, Structure
+from .threads import blas_for
 
 TARGET = 1e-14  # Newton stops here
 _MAX_STEPS = 30
@@ -79,13 +80,14 @@ def refine(structure: Structure, data: ConeData, x, v) -> Refined:
     The steps are full ones: near a solution that is not regular |R| rises before it falls, and a line search gets stuck.
     Items that start from NaN keep size inf.
     """
-    newton = _Newton(structure, data, x, v)
-    for _ in range(_MAX_STEPS):
-        items = newton.unfinished()
-        if not items.size:
-            break
-        newton.step(items)
-    return newton.result()
+    with blas_for(structure.n + structure.m):
+        newton = _Newton(structure, data, x, v)
+        for _ in range(_MAX_STEPS):
+            items = newton.unfinished()
+            if not items.size:
+                break
+            newton.step(items)
+        return newton.result()
 
 
 class _Newton:

@@ -46,7 +46,7 @@ class Denoiser(torch.nn.Module):
 
     def forward(self, y):
         P = self.A.T @ self.A + torch.diag(self.log_rho.exp())
-        h, = self.layer(P, y @ self.B - self.lam)  # one P, one q for each image: the whole batch is solved in one call
+        (h,) = self.layer(P, y @ self.B - self.lam)  # one P, one q for each image: the whole batch is solved in one call
         return h @ self.C.T + self.c
 
 

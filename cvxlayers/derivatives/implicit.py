@@ -14,6 +14,7 @@ from __future__ import annotations
 from ..linsolve import DENSE, ItemFactors, System, apply_dense
 from ..program import Structure
 from ..residual import Refined
+from ..threads import blas_for
 
 
 class Implicit:
@@ -37,11 +38,12 @@ class Implicit:
 
     def _solve(self, saved, r1, r2):
         P, A, _, v, _, F = saved
-        if self.N <= DENSE:
-            inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
-        else:
-            inverse = ItemFactors(self.structure, P, A, v).inverse
-        return System(self.structure, P, A, v).solve(inverse, r1, r2)
+        with blas_for(self.N):
+            if self.N <= DENSE:
+                inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
+            else:
+                inverse = ItemFactors(self.structure, P, A, v).inverse
+            return System(self.structure, P, A, v).solve(inverse, r1, r2)
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
