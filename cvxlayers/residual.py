@@ -43,14 +43,17 @@ def residual(structure: Structure, data: ConeData, x, v) -> Residual:
     y = structure.K.project(v)
     Px, Ay, Ax = structure.P.matvec(data.P, x), structure.A.rmatvec(data.A, y), structure.A.matvec(data.A, x)
     r1, r2 = Px + data.q + Ay, Ax + (y - v) - data.b
-    scale1 = 1 + np.maximum(np.maximum(_norm(Px), _norm(Ay)), _norm(data.q))
-    scale2 = 1 + np.maximum(np.maximum(_norm(Ax), _norm(y - v)), _norm(data.b))
-    size = np.maximum(_norm(r1) / scale1, _norm(r2) / scale2)
+    scale1, scale2 = 1 + _largest(Px, data.q, Ay), 1 + _largest(Ax, y - v, data.b)
+    size = np.maximum(_largest(r1) / scale1, _largest(r2) / scale2)
     return Residual(r1, r2, y, np.where(np.isfinite(size), size, np.inf))
 
 
-def _norm(a):
-    return np.abs(a).max(-1, initial=0)
+def _largest(first, *others):
+    """The largest entry of the given vectors in magnitude, for each item."""
+    size = np.abs(first)
+    for a in others:
+        size = np.maximum(size, np.abs(a))
+    return size.max(-1, initial=0)
 
 
 class Point(NamedTuple):
@@ -123,7 +126,7 @@ class _Newton:
         better = r.size < self.best.size[some]
         where = items[better]
         if self.inverse is not None and where.size:
-            self.fresh[where] &= self._same_basis(self.v[where], v[better])
+            self.fresh[where] &= self._same_basis(system.spectrum.d[better], v[better])
         for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
             mine[where] = new[better]
         self.failures[items] = np.where(better, 0, np.where(np.isfinite(r.size), self.failures[items] + 1, _PATIENCE))
@@ -151,11 +154,12 @@ class _Newton:
         self.inverse[items], self.singular[items], self.fresh[items] = F, singular, delta == 0
         return system, apply_dense(F)
 
-    def _same_basis(self, before, after):
-        """Whether an inverse from one point serves at the other. K is written in the eigenvectors of D: a polyhedral cone
-        has always the same ones; elsewhere they may turn at random, however short the step, where eigenvalues coincide."""
+    def _same_basis(self, d, v):
+        """Whether an inverse of K from a point with the eigenvalues d serves at v. K is written in the eigenvectors of D: a
+        polyhedral cone has always the same ones; others may turn at random, however short the step, where eigenvalues
+        coincide."""
         K = self.structure.K
-        return K.polyhedral & (K.spectrum(before).d == K.spectrum(after).d).all(-1)
+        return (d == K.spectrum(v).d).all(-1) if K.polyhedral else False
 
     def result(self):
         """The best point of each item, with the inverse of K there."""
