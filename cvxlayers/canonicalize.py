@@ -12,6 +12,7 @@ P = reshape(pp.P @ theta1, (n, n)), with the factor 2 inside; objective = 1/2 x'
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from typing import NamedTuple
@@ -279,53 +280,51 @@ def _selection(parameters, pp, chain):
     """Features of the user's parameters, their sizes, and E with [CVXPY's flat parameters; 1] = E [features; 1].
 
     Every entry of the user's tensors gets a number; CVXPY's own parameter hooks carry the numbers through its reductions,
-    and what arrives tells the position. A complex entry counts as two, the real part and the imaginary part.
+    and what arrives tells the position. A complex entry counts as two, the real part and the imaginary part. Of a symmetric
+    or hermitian parameter CVXPY reads one triangle; `twins` holds, by number, the mirrored entry with its sign, and each of
+    the two counts one half.
     """
-    features, sizes, codes, total = [], [], {}, 0
-    transposed: dict[int, int] = {}
+    features, sizes, codes, twins, total = [], [], {}, [np.zeros(1, np.int64)], 0
 
-    def add(index, p, log):
+    def add(position, p, log):
         nonlocal total
-        size = p.size * (2 if p.is_complex() else 1)
-        number = np.arange(total + 1, total + 1 + size, dtype=np.float64)
-        number = number.reshape(p.shape + (2,)) if p.is_complex() else number.reshape(p.shape)
-        if (p.is_hermitian() and p.ndim >= 2 and p.size > 1) or _mirrored(p):
-            swap = number.swapaxes(0, 1)
-            sign = np.ones_like(number)
-            if p.is_complex():
-                sign[..., 1] = -1.0
-            transposed.update(zip(number.ravel().astype(int).tolist(), (swap * sign).ravel().astype(int).tolist(), strict=True))
-        features.append(Feature(index, log))
-        sizes.append(size)
-        total += size
+        shape = (*p.shape, 2) if p.is_complex() else p.shape
+        number = np.arange(total + 1, total + 1 + math.prod(shape)).reshape(shape)
+        twin = np.zeros_like(number)
+        if _mirrored(p):
+            twin = number.swapaxes(p.ndim - 2, p.ndim - 1) * (np.array([1, -1]) if p.is_complex() else 1)
+        twins.append(twin.ravel())
+        features.append(Feature(position, log))
+        sizes.append(number.size)
+        total += number.size
+        number = number.astype(np.float64)
         return number[..., 0] + 1j * number[..., 1] if p.is_complex() else number
 
-    for index, p in enumerate(parameters):
-        codes[p.id] = add(index, p, False)
-    by_id = {p.id: (index, p) for index, p in enumerate(parameters)}
+    for position, p in enumerate(parameters):
+        codes[p.id] = add(position, p, False)
+    by_id = {p.id: (position, p) for position, p in enumerate(parameters)}
     for reduction in chain.reductions[:-1]:
         if isinstance(reduction, Dgp2Dcp):
             for old, new in reduction.param_id_map.items():
                 codes[new[0]] = add(*by_id[old], True)
         else:
             codes = reduction.param_forward(codes)
-    r, c, v = [pp.total_param_size], [total], [1.0]
+    number, row = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for pid, start in pp.param_id_to_col.items():
-        if pid not in pp.param_id_to_size:
-            continue  # the constant
-        code = np.asarray(codes[pid], np.float64).flatten(order="F")
-        for k, entry in enumerate(code.astype(int).tolist()):
-            twin = transposed.get(abs(entry))
-            pair = [(entry, 1.0)] if twin is None else [(entry, 0.5), (twin * np.sign(entry), 0.5)]
-            for number, weight in pair:
-                r.append(start + k)
-                c.append(abs(number) - 1)
-                v.append(weight * np.sign(number))
-    return features, sizes, sp.csr_array((v, (r, c)), shape=(pp.total_param_size + 1, total + 1))
+        if pid in pp.param_id_to_size:  # all but the constant
+            code = np.asarray(codes[pid], np.float64).flatten(order="F").astype(np.int64)
+            number, row = np.r_[number, code], np.r_[row, start + np.arange(code.size)]
+    twin = np.concatenate(twins)[np.abs(number)] * np.sign(number)
+    single, double = twin == 0, twin != 0
+    number = np.r_[number[single], number[double], twin[double], total + 1]
+    row = np.r_[row[single], row[double], row[double], pp.total_param_size]
+    weight = np.r_[np.ones(single.sum()), np.full(2 * double.sum(), 0.5), 1.0] * np.sign(number)
+    shape = (pp.total_param_size + 1, total + 1)
+    return features, sizes, sp.csr_array((weight, (row, np.abs(number) - 1)), shape=shape)
 
 
 def _mirrored(p):
-    return p.attributes["symmetric"] or p.attributes["PSD"] or p.attributes["NSD"]
+    return p.size > 1 and any(p.attributes[kind] for kind in ("symmetric", "PSD", "NSD", "hermitian"))
 
 
 def _output(variable, pp, chain, rows, constraints, gp):
