@@ -1,7 +1,5 @@
 """The listings of "Differentiable optimization-based modeling for machine learning" (Amos), as they stand in the talk."""
 
-import warnings
-
 import cvxpy as cp
 import pytest
 import torch
@@ -9,7 +7,6 @@ import torch
 from cvxlayers.torch import CvxpyLayer
 
 # fmt: off
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # CVXPY on * as a matrix product, which the talk uses
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +19,17 @@ def _double():
 
 def test_optnet_qp():
     n, m, k = 4, 2, 3  # the talk calls the third size p, which is also a parameter: its one typo
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Q = cp.Parameter((n, n), PSD=True)
-        p = cp.Parameter(n)
-        A = cp.Parameter((m, n))
-        b = cp.Parameter(m)
-        G = cp.Parameter((k, n))
-        h = cp.Parameter(k)
-        x = cp.Variable(n)
-        obj = cp.Minimize(0.5*cp.quad_form(x, Q) + p.T * x)
-        cons = [A*x == b, G*x <= h]
-        prob = cp.Problem(obj, cons)
-        layer = CvxpyLayer(prob, params=[Q, p, A, b, G, h], out=[x])
+    Q = cp.Parameter((n, n), PSD=True)
+    p = cp.Parameter(n)
+    A = cp.Parameter((m, n))
+    b = cp.Parameter(m)
+    G = cp.Parameter((k, n))
+    h = cp.Parameter(k)
+    x = cp.Variable(n)
+    obj = cp.Minimize(0.5*cp.quad_form(x, Q) + p.T * x)
+    cons = [A*x == b, G*x <= h]
+    prob = cp.Problem(obj, cons)
+    layer = CvxpyLayer(prob, params=[Q, p, A, b, G, h], out=[x])
     M, x0 = torch.randn(n, n), torch.randn(n)
     A0, G0 = torch.randn(m, n), torch.randn(k, n)
     values = [M @ M.T + torch.eye(n), torch.randn(n), A0, A0 @ x0, G0, G0 @ x0 + 0.1]
