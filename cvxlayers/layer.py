@@ -36,7 +36,7 @@ class ConeLayer(DiffMap):
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs = compiled.parameters, compiled.outputs
-        self.solver, self.solver_args = solver, dict(solver_args or {})
+        self.solver, self.solver_args = solver, solver_args or {}
         self.solvers = ladder(self.structure, solver, self.solver_args)
         self.derivative = make_derivative(self.structure)
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes

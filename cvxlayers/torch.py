@@ -234,7 +234,7 @@ def lift(diffmap: DiffMap):
 def _evaluate_layer(handle, values):
     """CvxpyLayer's call: check shapes and devices, flatten, evaluate, restore shapes."""
     layer = handle.map
-    values = [v if isinstance(v, Tensor) else torch.as_tensor(v) for v in values]
+    values = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
@@ -324,7 +324,27 @@ def _one_of(name, **spellings):
     given = [v for v in spellings.values() if v is not None]
     if len(given) != 1:
         raise ProblemError(f"pass {name}=[...] once; got it {len(given)} times (spellings: {', '.join(spellings)})")
+    if not isinstance(given[0], (list, tuple)):
+        raise ProblemError(f"{name} is a {type(given[0]).__name__}; expected a list")
     return list(given[0])
+
+
+def _as_tensor(value, position, parameters):
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            found = type(value).__name__
+            raise ShapeError(f"{_argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+    if value.layout != torch.strided:
+        raise ShapeError(f"{_argument(position, parameters)} is a sparse tensor; expected a dense one (.to_dense())")
+    return value
+
+
+def _argument(position, parameters):
+    return (
+        f"parameter {parameters[position].name!r} (position {position})" if position < len(parameters) else f"value {position}"
+    )
 
 
 def _real(value, info):

@@ -73,6 +73,12 @@ def test_shapes_and_counts(values, message):
         bounded()(*map(torch64, values))
 
 
+@pytest.mark.parametrize("bad", ["text", None, {"c": 1}, [[1.0], [2.0, 3.0]], torch.eye(2).to_sparse()[0]], ids=str)
+def test_values_that_are_no_dense_tensors(bad):
+    with pytest.raises(ShapeError, match=r"parameter 'c' \(position 0\) is a"):
+        linear()(bad)
+
+
 @pytest.mark.parametrize("attribute, bad", [("pos", -1.0), ("nonneg", -1.0), ("neg", 1.0), ("nonpos", 1.0)])
 def test_declared_signs(attribute, bad):
     g, x = cp.Parameter(name="g", **{attribute: True}), cp.Variable()
@@ -113,6 +119,10 @@ def test_complex_where_real_is_expected():
         (lambda p, c, x: CvxpyLayer(p, [c]), r"pass variables=\[...\] once; got it 0 times"),
         (lambda p, c, x: CvxpyLayer(p, [c], [x], params=[c]), r"pass parameters=\[...\] once; got it 2 times"),
         (lambda p, c, x: CvxpyLayer(p, [c], [x], gp=True), "not DGP"),
+        (lambda p, c, x: CvxpyLayer(p, c, [x]), "parameters is a Parameter; expected a list"),
+        (lambda p, c, x: CvxpyLayer(p, [c], x), "variables is a Variable; expected a list"),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], solver_args="fast"), "solver_args is a str; expected a dictionary"),
+        (lambda p, c, x: CvxpyLayer(p, [c], [x], solver="clarabel", solver_args={"max_iter": "many"}), "does not accept"),
         (lambda p, c, x: CvxpyLayer("min x", [c], [x]), "expected a cvxpy.Problem"),
     ],
 )

@@ -43,6 +43,8 @@ class Solver(ABC):
     tight: ClassVar[dict] = {}
 
     def __init__(self, structure: Structure, args: dict | None = None):
+        if args is not None and not isinstance(args, dict):
+            raise ProblemError(f"solver_args is a {type(args).__name__}; expected a dictionary of options")
         self.structure, self.args = structure, dict(args or {})
         if not self.installed():
             raise MissingDependencyError(
