@@ -17,8 +17,9 @@ from .diffmap import DiffMap, Saved
 from .errors import SolverError
 from .param_map import BLOCKS
 from .program import ConeData, ConeProgram, Status
-from .residual import Refined, refine, tolerance
+from .residual import Refined, accepted, refine, tolerance
 from .solvers import ladder, solver_named
+from .units import rescale, units
 
 
 class ConeLayer(DiffMap):
@@ -58,15 +59,18 @@ class ConeLayer(DiffMap):
         }
         sizes = {name: block.constant.size for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
         data = [Saved(sizes[name], reach[name]) for name in D.needs]
-        solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra)]
+        solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra, 2)]
         logs = [Saved(size, (i,)) for i, size in enumerate(self.in_sizes)] if self.param_map.has_logs else []
         return (*data, *solution, *logs)
 
     def _split(self, saved):
-        """(what the derivative saved, x, theta or None)."""
+        """(what the derivative saved, with the data in the item's units; x; units; theta or None)."""
         k = len(self.derivative.needs)
         end = k + 3 + len(self.derivative.extra)
-        return saved[:end], saved[k], saved[end:] if self.param_map.has_logs else None
+        unit = saved[end]
+        data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
+        theta = saved[end + 1 :] if self.param_map.has_logs else None
+        return (*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
@@ -74,12 +78,14 @@ class ConeLayer(DiffMap):
             info.check(value)
         blocks = self.param_map.apply(theta)[:4]
         lead, flat = flatten(blocks)
-        point = self.solve(ConeData(*flat))
-        data = dict(zip(BLOCKS[:4], blocks, strict=True))
+        unit = units(ConeData(*flat))
+        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(BLOCKS, flat, strict=False))))
+        data = dict(zip(BLOCKS, blocks, strict=False))
         saved = [data[name] for name in self.derivative.needs]
-        saved += [a.reshape(lead + a.shape[1:]) for a in (point.x, point.v, point.y, *self.derivative.extras(point))]
+        solution = (point.x, point.v, point.y, *self.derivative.extras(point), unit + 0 * point.size[:, None])
+        saved += [a.reshape(lead + a.shape[1:]) for a in solution]
         saved += theta if self.param_map.has_logs else ()
-        outputs = self.recovery.apply(point.x, point.y)
+        outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
         return tuple(o.reshape(lead + o.shape[1:]) for o in outputs), tuple(saved)
 
     def solve(self, data: ConeData) -> Refined:
@@ -92,7 +98,7 @@ class ConeLayer(DiffMap):
             part = data if done is None else data.take(todo)
             answer = solver.solve(ConeProgram(S, part))
             point = refine(S, part, answer.x, answer.y - answer.s)
-            good = point.size <= tolerance(S)
+            good = accepted(S, part, point)
             if done is None and good.all():
                 return point
             done = point if done is None else _replace(done, todo, point, good)
@@ -106,7 +112,7 @@ class ConeLayer(DiffMap):
     def _error(self, items, status, size):
         words = []
         for i, s, r in list(zip(items.tolist(), status.tolist(), size.tolist(), strict=True))[:10]:
-            residual = f", residual {r:.1e}" if s == Status.INACCURATE else ""
+            residual = f", residual {r:.1e}" if s == Status.INACCURATE and np.isfinite(r) else ""
             words.append(f"item {i}: {Status(s)}{residual}")
         more = f", ... ({len(items)} items in all)" if len(items) > 10 else ""
         tried = ", ".join(dict.fromkeys(solver.name for solver in self.solvers))
@@ -118,15 +124,18 @@ class ConeLayer(DiffMap):
 
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
-        saved, x, theta = self._split(saved)
-        dx, dy = self.derivative.jvp(saved, *self.param_map.jvp(theta, tangents)[:4])
-        return self.recovery.jvp(x, dx, dy)
+        saved, x, unit, theta = self._split(saved)
+        data = self.param_map.jvp(theta, tangents)
+        dx, dy = self.derivative.jvp(saved, *(rescale(name, a, unit) for name, a in zip(BLOCKS[:4], data, strict=False)))
+        return self.recovery.jvp(x, dx * unit[..., :1], dy * unit[..., 1:])
 
     def vjp(self, saved, *cotangents):
         """Cotangents of the parameters."""
-        saved, x, theta = self._split(saved)
+        saved, x, unit, theta = self._split(saved)
         gx, gy = self.recovery.vjp(x, cotangents)
-        grads = self.param_map.vjp(theta, (*self.derivative.vjp(saved, gx, gy), None))
+        blocks = self.derivative.vjp(saved, gx * unit[..., :1], None if gy is None else gy * unit[..., 1:])
+        blocks = [rescale(name, a, unit) for name, a in zip(BLOCKS, blocks, strict=False)]
+        grads = self.param_map.vjp(theta, (*blocks, None))
         return tuple(np.zeros((*gx.shape[:-1], k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
 
 

@@ -8,10 +8,13 @@ With D = U diag(d) U' the derivative of proj_K* at v, and the root B = U diag(sq
 K is symmetric and quasi-semidefinite, of the fixed size N = n + m. `solve` works with any approximate inverse of K and
 improves its answer with residuals of the true K, so an inverse from a nearby point serves as well.
 
-If K is singular (redundant rows, vertices with ties, a solution that is not unique), the answer is the least-norm one.
+If K is singular (redundant rows, vertices with ties, a solution that is not unique), the answer is a least-norm one: of K
+itself up to `DENSE`, of the equilibrated K beyond.
 """
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import scipy.linalg as sl
@@ -22,8 +25,9 @@ from .program import Structure
 from .threads import each_slice
 
 DENSE = 160  # up to this N the inverse of a whole batch is one array operation, kept for the backward pass
-SINGULAR = 1e12  # condition number from which on K counts as singular
+SINGULAR = 1e12  # condition number of the equilibrated K from which on it counts as singular
 _STEPS = 8
+_NOISE = 4e-15  # entries of U'A that are smaller, relative to A, are what cancellation leaves of a zero
 _PARALLEL = 2e6  # B N^3 from which on a batch is inverted by several threads
 
 
@@ -54,7 +58,12 @@ class System:
     def dense(self, delta=None):
         """K as an array (..., N, N); plus delta diag(I, -I) for delta (...)."""
         S = self.structure
-        At = self.root[..., None] * self.spectrum.to(S.A.dense(self.A))
+        A = S.A.dense(self.A)
+        At = self.spectrum.to(A)
+        for rows, count, _ in getattr(self.spectrum, "parts", ()):
+            size = _blockwise_max(np.abs(A[..., rows, :]).max(-1, initial=0), count)
+            At[..., rows, :] = np.where(np.abs(At[..., rows, :]) > _NOISE * size[..., None], At[..., rows, :], 0)
+        At = self.root[..., None] * At
         lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
         K = np.zeros((*lead, S.n + S.m, S.n + S.m))
         K[..., S.P.rows, S.P.cols] = self.P
@@ -85,6 +94,12 @@ class System:
         return z[..., :n], self.root_times(z[..., n:])
 
 
+def _blockwise_max(a, count):
+    """(..., count * dim): every entry replaced by the largest one of its block."""
+    blocks = a.reshape(*a.shape[:-1], count, a.shape[-1] // count)
+    return np.broadcast_to(blocks.max(-1, keepdims=True), blocks.shape).reshape(a.shape)
+
+
 def _join(a, b):
     if a.shape[:-1] == b.shape[:-1]:  # broadcast_to costs as much as the rest
         return np.concatenate([a, b], -1)
@@ -107,20 +122,46 @@ def dense_inverse(K):
 
 
 def _inverse(K):
+    largest = np.abs(K).max(-1, initial=0)
+    if ((largest < 100) & (largest > 0.01)).all():
+        e, scaled = None, K
+    else:
+        e = _equilibrate(largest, lambda e: np.abs(K * e[..., None, :]).max(-1, initial=0))
+        scaled = e[..., None] * K * e[..., None, :]
     try:
-        F = np.linalg.inv(K)
+        F = np.linalg.inv(scaled)
     except np.linalg.LinAlgError:  # one exactly singular item stops LAPACK for all
         if len(K) > 1:
             parts = [_inverse(k[None]) for k in K]
             return np.concatenate([F for F, _ in parts]), np.concatenate([flag for _, flag in parts])
         F = np.full(K.shape, np.inf)
-    norm = np.abs(K).sum(-1).max(-1, initial=0)
-    singular = ~(np.abs(F).sum(-1).max(-1, initial=0) < SINGULAR / np.where(norm > 0, norm, 1))
-    if singular.any():
-        l, Q = np.linalg.eigh(K[singular])
-        keep = np.abs(l) > np.abs(l).max(-1, keepdims=True, initial=0) * 10 / SINGULAR
-        F[singular] = (Q * np.where(keep, 1 / np.where(keep, l, 1), 0)[..., None, :]) @ np.swapaxes(Q, -1, -2)
+    singular = ~(np.abs(F).sum(-1).max(-1, initial=0) < SINGULAR)  # the rows of the scaled K have entries of size one
+    if e is not None:
+        F = e[..., None] * F * e[..., None, :]
+    for i in np.flatnonzero(singular):
+        F[i] = _pseudo_inverse(scaled[i], np.ones(K.shape[-1]) if e is None else e[i])
     return F, singular
+
+
+def _equilibrate(largest, largest_scaled):
+    """e such that the rows of diag(e) K diag(e) have largest entries near one (Ruiz). largest: those of K's rows;
+    largest_scaled(e): those of K diag(e). The rank of K and its condition mean something only after that."""
+    e = 1 / np.sqrt(np.where(largest > 0, largest, 1))
+    for _ in range(2):
+        largest = e * largest_scaled(e)
+        e = e / np.sqrt(np.where(largest > 0, largest, 1))
+    return e
+
+
+def _pseudo_inverse(scaled, e):
+    """The pseudo-inverse of K = diag(1/e) scaled diag(1/e), with the rank of `scaled`: the projections off the null space
+    of K on both sides make least squares and least norm count in the units of K."""
+    l, Q = np.linalg.eigh(scaled)
+    keep = np.abs(l) > 10 / SINGULAR
+    null, _ = np.linalg.qr(e[:, None] * Q[:, ~keep])
+    off = np.eye(len(e)) - null @ null.T
+    half = off @ (e[:, None] * Q[:, keep])
+    return (half / l[keep]) @ half.T
 
 
 def apply_dense(F):
@@ -166,10 +207,12 @@ class ItemFactors:
 
 
 class _Factor:
-    """LU of K + delta diag(I, -I) without its inactive rows: quasi-definite, hence nonsingular whatever K is.
+    """LU of the equilibrated K + delta diag(I, -I) without its inactive rows, with refinement against K itself.
 
-    `System.solve` removes the effect of delta by refinement. Where K is singular, right-hand sides and solutions are
-    first freed from their parts in its null space: the powers of delta (K + delta S)^-1 S tend to the projection onto it.
+    The regularized matrix is quasi-definite, so the sparse LU needs no pivoting, whatever K is. If refinement cannot
+    remove the effect of delta, K is ill-conditioned or singular, and a pivoting LU of K itself tells which. Where K is
+    singular, right-hand sides and solutions are freed from their parts in its null space: the powers of
+    delta (K + delta S)^-1 S, S = diag(I, -I), tend to the projection onto it.
     """
 
     def __init__(self, system: System, more=0.0):
@@ -177,37 +220,76 @@ class _Factor:
         self.kept = np.flatnonzero(np.r_[np.ones(S.n, bool), d > 0])
         self.dropped = np.flatnonzero(np.r_[np.zeros(S.n, bool), d <= 0])
         K = _sparse(system)[self.kept][:, self.kept].tocsc()
-        scale = abs(K).max() if K.nnz else 1.0
+        size = abs(K)
+        self.e = _equilibrate(_row_max(size), lambda e: _row_max(size @ sp.diags_array(e)))
+        self.K = (sp.diags_array(self.e) @ K @ sp.diags_array(self.e)).tocsc()
         self.sign = np.where(self.kept < S.n, 1.0, -1.0)[:, None]
-        self.delta = 1e-9 * max(scale, 1e-300) + more
-        K = K + sp.diags_array(self.delta * self.sign[:, 0], format="csc")
-        if K.nnz > 0.05 * K.shape[0] ** 2:
-            lu = sl.lu_factor(K.toarray(), check_finite=False)
-            self._solve = lambda r: sl.lu_solve(lu, r, check_finite=False)
-        else:
-            options = {"SymmetricMode": True, "DiagPivotThresh": 0.0}
-            self._solve = spl.splu(K, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve
+        self.delta = 1e-9 + more
+        self.dense = K.nnz > 0.05 * K.shape[0] ** 2
+        self._solve = self._regularized()
         probe = np.random.default_rng(0).standard_normal((K.shape[0], 1))
-        # In a random direction the inverse of a singular K + delta S is about 1/(delta sqrt N).
-        self.singular = bool(np.linalg.norm(self._solve(probe)) * self.delta > 0.01 * np.linalg.norm(probe) / len(probe) ** 0.5)
+        self.singular = not self._finds(probe)
+        if self.singular:
+            self._solve = self._lu(self.K, symmetric=False)
+            self.singular = self._solve is None or not self._finds(probe)
+            if self.singular:  # the larger delta, the less rounding it blows up into the null space
+                self.delta = 1e-6 + more
+                self._solve = self._regularized()
+
+    def _regularized(self):
+        return self._lu(self.K + sp.diags_array(self.delta * self.sign[:, 0], format="csc"), symmetric=True)
+
+    def _lu(self, matrix, symmetric):
+        """The solve function of an LU; None if the matrix is exactly singular."""
+        if self.dense:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # exactly singular: what comes out is not finite
+                lu = sl.lu_factor(matrix.toarray(), check_finite=False)
+            return lambda r: sl.lu_solve(lu, r, check_finite=False)
+        try:
+            if symmetric:
+                options = {"SymmetricMode": True, "DiagPivotThresh": 0.0}
+                return spl.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve
+            return spl.splu(matrix.tocsc()).solve
+        except RuntimeError:
+            return None
+
+    def _finds(self, z):
+        """Whether z comes back from K z, which no null space allows."""
+        with np.errstate(all="ignore"):
+            return bool(np.linalg.norm(self._refined(self.K @ z) - z) <= 1e-3 * np.linalg.norm(z))
+
+    def _refined(self, r):
+        z = self._solve(r)
+        for _ in range(_STEPS):
+            step = self._solve(r - self.K @ z)
+            z = z + step
+            if not np.abs(step).max(initial=0) > 1e-12 * np.abs(z).max(initial=0):
+                break
+        return z
 
     def _null_part(self, r):
+        """The part of r in the null space of the equilibrated K."""
         for _ in range(4):
             r = self.delta * self._solve(self.sign * r)
         return r
 
     def inverse(self, r):
-        """An approximation of K^-1 r, or of the pseudo-inverse, for columns r (N, c)."""
+        """K^-1 r, or a least-squares solution of K z = r, for columns r (N, c)."""
         out = np.empty(r.shape)
         out[self.dropped] = -r[self.dropped]  # an inactive row reads -w = r
-        r = r[self.kept]
+        e, r = self.e[:, None], self.e[:, None] * r[self.kept]
         if self.singular:
             r = r - self._null_part(r)
-            z = self._solve(r)
-            out[self.kept] = z - self._null_part(z)
+            z = self._refined(r)
+            out[self.kept] = e * (z - self._null_part(z))
         else:
-            out[self.kept] = self._solve(r)
+            out[self.kept] = e * self._refined(r)
         return out
+
+
+def _row_max(size):
+    return size.max(axis=1).toarray().ravel() if size.nnz else np.zeros(size.shape[0])
 
 
 def _sparse(system):
@@ -218,12 +300,15 @@ def _sparse(system):
     parts, start = [], 0
     for rows, count, spectrum in getattr(system.spectrum, "parts", ()):
         if rows.start > start:
-            parts.append(sp.diags_array(root[start : rows.start]))
+            parts.append(A[start : rows.start])
         dim = (rows.stop - rows.start) // count
-        blocks = root[rows].reshape(count, dim, 1) * spectrum.to(np.eye(dim))
-        parts.append(sp.bsr_array((blocks, np.arange(count), np.arange(count + 1)), shape=(count * dim, count * dim)))
+        turn = sp.bsr_array((spectrum.to(np.eye(dim)), np.arange(count), np.arange(count + 1)), shape=(count * dim,) * 2)
+        block = sp.csr_array(turn @ A[rows])
+        size = _blockwise_max(_row_max(abs(A[rows])), count)
+        block.data[np.abs(block.data) <= _NOISE * np.repeat(size, np.diff(block.indptr))] = 0
+        parts.append(block)
         start = rows.stop
-    if S.m > start:
-        parts.append(sp.diags_array(root[start:]))
-    At = sp.block_diag(parts, format="csr") @ A if parts else A
+    if S.m > start or not parts:
+        parts.append(A[start:])
+    At = sp.diags_array(root) @ sp.vstack(parts, format="csr") if S.m else A
     return sp.block_array([[P, At.T], [At, sp.diags_array(system.spectrum.d - 1)]], format="csr")

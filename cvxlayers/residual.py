@@ -19,6 +19,7 @@ from .program import ConeData, Structure
 from .threads import blas_for
 
 TARGET = 1e-14  # Newton stops here
+_EXACT = 1e-13  # no more than rounding, in any equation
 _MAX_STEPS = 30
 _ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
 _PATIENCE = 8  # above it, that many
@@ -27,6 +28,25 @@ _PATIENCE = 8  # above it, that many
 def tolerance(structure: Structure) -> float:
     """The residual up to which a solution is accepted: 1e-9, or 1e-8 where exp, power or PSD cones limit the arithmetic."""
     return 1e-8 if structure.cones.kinds & {"psd", "exp", "power"} else 1e-9
+
+
+def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray:
+    """Which items are solutions (B,): |R| is below the tolerance, and no equation is off by more than 1e-4 of its own
+    terms, so that one row with large numbers does not excuse the others."""
+    S, good = structure, point.size <= tolerance(structure)
+    if (point.size <= _EXACT).all():
+        return good
+    r1, r2, y, _ = residual(S, data, point.x, point.v)
+    x, s, y = np.abs(point.x), np.abs(y - point.v), np.abs(y)
+    P, A = np.abs(data.P), np.abs(data.A)
+    for r, terms in (
+        (r1, S.P.matvec(P, x) + np.abs(data.q) + S.A.rmatvec(A, y)),
+        (r2, S.A.matvec(A, x) + s + np.abs(data.b)),
+    ):
+        rounding = 1e-11 * (1 + terms.max(-1, initial=0, keepdims=True))
+        with np.errstate(invalid="ignore"):
+            good &= (np.abs(r) <= 1e-4 * terms + rounding).all(-1)
+    return good
 
 
 class Residual(NamedTuple):

@@ -24,6 +24,7 @@ LAYERS = [
     "threads",
     "cones",
     "program",
+    "units",
     "batching",
     "diffmap",
     "parameters",
