@@ -5,8 +5,7 @@
     laws: both are linear; <c, jvp(t)> = <vjp(c), t>; no hidden state; the same result from any thread
 
 Arrays are float64 NumPy arrays (lead..., k) as described in `batching`. vjp returns cotangents with the broadcast leading
-dimensions of the call; the adapter sums those of inputs that were broadcast. Optional, for second derivatives:
-`jvp2(saved, s, t)` and `vjp2(saved, t, c)`; a map without them raises on second derivatives.
+dimensions of the call; the adapter sums those of inputs that were broadcast.
 """
 
 from __future__ import annotations
@@ -34,6 +33,13 @@ class DiffMap(ABC):
     @abstractmethod
     def forward(self, *inputs: np.ndarray) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
         """Outputs, and what the derivatives need."""
+
+    def fingerprint(self) -> str | None:
+        """A digest of everything that the results depend on, the same in every process; None if there is no such thing.
+
+        Graphs that outlive the process (torch.export, compiler caches) know a map by its fingerprint.
+        """
+        return None
 
     @abstractmethod
     def jvp(self, saved, *tangents: np.ndarray) -> tuple[np.ndarray, ...]:

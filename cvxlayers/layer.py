@@ -7,6 +7,7 @@ what does not pass goes to the next solver of the ladder, and what no solver can
 from __future__ import annotations
 
 import copy
+import hashlib
 
 import numpy as np
 
@@ -49,6 +50,27 @@ class ConeLayer(DiffMap):
         other.solver_args = {**self.solver_args, **solver_args}
         other.solvers = ladder(self.structure, self.solver, other.solver_args)
         return other
+
+    def fingerprint(self) -> str:
+        """A digest of the compiled problem, the solvers with their options, and the derivative; names do not count."""
+        S, maps = self.structure, self.param_map
+        facts: list = [S.n, S.cones, maps.sizes, maps.features, type(self.derivative).__name__]
+        facts += [(p.shape, p.complex, p.declared, p.log) for p in self.parameters]
+        facts += [(o.shape, o.complex) for o in self.outputs]
+        facts += [(solver.name, sorted(solver.settings.items())) for solver in self.solvers]
+        arrays = [S.P.rows, S.P.cols, S.A.rows, S.A.cols]
+        for block in maps.blocks:
+            arrays.append(block.constant)
+            for f, term in block.terms:
+                facts.append((f, term.shape))
+                arrays += [term.rows, term.cols, term.values]
+        for term, dual, exp in self.recovery.outputs:
+            facts.append((term.shape, dual, exp))
+            arrays += [term.rows, term.cols, term.values]
+        digest = hashlib.sha256(repr(facts).encode())
+        for a in arrays:
+            digest.update(f"{a.dtype}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
+        return digest.hexdigest()
 
     def _describe_saved(self):
         S, D = self.structure, self.derivative

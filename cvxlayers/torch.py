@@ -9,7 +9,7 @@ custom op has no forward mode, and jvp through it is silently zero) nor the insi
 from __future__ import annotations
 
 import inspect
-import itertools
+import uuid
 import weakref
 
 import numpy as np
@@ -31,19 +31,45 @@ except ImportError as error:
 
 __all__ = ["CvxpyLayer", "lift"]
 
-_REGISTRY: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
-_KEYS = itertools.count()
+_REGISTRY: dict[str, weakref.WeakSet[_Handle]] = {}
+_TRACED: dict[str, _Handle] = {}  # what a graph refers to stays
 
 
 class _Handle:
-    """A map with the number that stands for it in graphs. A copy, or what comes out of a pickle, gets its own number."""
+    """A map with the key that stands for it in graphs: equal maps have equal keys, in every process.
+
+    variants: the same layer with other solver options, by the options of a call.
+    """
 
     def __init__(self, diffmap):
-        self.map, self.key = diffmap, next(_KEYS)
-        _REGISTRY[self.key] = self
+        self.map, self.key = diffmap, diffmap.fingerprint() or uuid.uuid4().hex
+        self.variants: dict[str, _Handle] = {}
+        _REGISTRY.setdefault(self.key, weakref.WeakSet()).add(self)
 
     def __reduce__(self):
         return _Handle, (self.map,)
+
+    def variant(self, solver_args):
+        """The handle for a call with these options on top."""
+        if not solver_args:
+            return self
+        if not isinstance(solver_args, dict):
+            raise ProblemError(f"solver_args is a {type(solver_args).__name__}; expected a dictionary of options")
+        name = repr(sorted(solver_args.items(), key=str))
+        if name not in self.variants:
+            self.variants[name] = _Handle(self.map.with_solver_args(solver_args))
+        return self.variants[name]
+
+
+def _find(key):
+    """A handle for a key that stands in a graph."""
+    handle = next(iter(_REGISTRY.get(key, ())), None)
+    if handle is None:
+        raise ProblemError(
+            "this graph contains a layer that does not exist in this process: build the same layer (the same "
+            "problem, parameters, variables and options) before the graph runs, and keep it"
+        )
+    return handle
 
 
 def _broadcast(args):
@@ -73,7 +99,7 @@ def _run(diffmap, kind, args):
         return [torch.zeros(s, dtype=dtype, device=device) for s in shapes] + [
             torch.zeros(s, dtype=torch.float64) for s in saved_shapes
         ]
-    arrays = [a.detach().to("cpu", torch.float64).numpy() for a in args]
+    arrays = [a.detach().to("cpu", torch.float64).resolve_neg().numpy() for a in args]
     if kind == "forward":
         results, saved = diffmap.forward(*arrays)
     else:
@@ -90,18 +116,20 @@ def _tensor(array, shape):
 
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())
-def _op(key: int, kind: str, args: list[Tensor]) -> list[Tensor]:
-    return _run(_REGISTRY[key].map, kind, args)
+def _op(key: str, kind: str, args: list[Tensor]) -> list[Tensor]:
+    return _run(_find(key).map, kind, args)
 
 
 @_op.register_fake
 def _(key, kind, args):
-    shapes, saved = _shapes(_REGISTRY[key].map, kind, args)
+    shapes, saved = _shapes(_find(key).map, kind, args)
     return [args[0].new_empty(s) for s in shapes] + [torch.empty(s, dtype=torch.float64) for s in saved]
 
 
 def _plain(args):
     """Whether the computation may run at once: nothing traces it, and no tensor stands for something else."""
+    if torch.jit.is_tracing():
+        raise NotImplementedError("cvxlayers: torch.jit.trace would freeze the solution; use torch.compile or torch.export")
     if any(map(is_legacy_batchedtensor, args)):
         raise NotImplementedError(
             "cvxlayers: is_grads_batched=True and functional.jacobian(vectorize=True) use torch's old "
@@ -214,7 +242,8 @@ def _evaluate(handle, tensors):
 
 @torch.compiler.allow_in_graph
 def _evaluate_in_graph(key, *tensors):
-    return _evaluate(_REGISTRY[key], tensors)
+    handle = _TRACED[key] = _find(key)
+    return _evaluate(handle, tensors)
 
 
 def lift(diffmap: DiffMap):
@@ -247,8 +276,10 @@ def _evaluate_layer(handle, values):
 
 
 @torch.compiler.allow_in_graph
-def _evaluate_layer_in_graph(key, *values):
-    return _evaluate_layer(_REGISTRY[key], values)
+def _evaluate_layer_in_graph(key, options, *values):
+    handle = _find(key).variant(dict(options))
+    _TRACED[handle.key] = handle
+    return _evaluate_layer(handle, values)
 
 
 class CvxpyLayer(nn.Module):
@@ -292,7 +323,6 @@ class CvxpyLayer(nn.Module):
         self._handle = _Handle(
             ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args, derivative=derivative)
         )
-        self._variants: dict[str, _Handle] = {}
 
     def forward(self, *values, solver_args=None):
         """Solve for these parameter values.
@@ -302,16 +332,9 @@ class CvxpyLayer(nn.Module):
         solver_args: options for this call. Raises ShapeError, ProblemError for values that break a declared attribute,
         SolverError for infeasible, unbounded or failed items, naming them.
         """
-        handle = self._with(solver_args) if solver_args else self._handle
         if torch.compiler.is_compiling():
-            return _evaluate_layer_in_graph(handle.key, *values)
-        return _evaluate_layer(handle, values)
-
-    def _with(self, solver_args):
-        key = repr(sorted(solver_args.items()))
-        if key not in self._variants:  # kept: a compiled graph refers to it by its number
-            self._variants[key] = _Handle(self._handle.map.with_solver_args(solver_args))
-        return self._variants[key]
+            return _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), *values)
+        return _evaluate_layer(self._handle.variant(solver_args), values)
 
     def extra_repr(self):
         m = self._handle.map
@@ -351,7 +374,7 @@ def _real(value, info):
     if value.is_complex() != info.complex:
         found, expected = ("complex", "real") if value.is_complex() else ("real", "complex")
         raise ShapeError(f"parameter {info.name!r} (position {info.position}) got a {found} tensor; expected a {expected} one")
-    return torch.view_as_real(value) if info.complex else value
+    return torch.view_as_real(value.resolve_conj()) if info.complex else value
 
 
 def _shaped(result, info):

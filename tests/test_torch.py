@@ -270,7 +270,7 @@ def test_copies(name, duplicate):
     layer, values = make(name)
     out = layer(*values)
     twin = duplicate(layer)
-    assert twin._handle.key != layer._handle.key
+    assert twin._handle is not layer._handle
     del layer
     a = leaves(values)
     again = twin(*a)
@@ -339,6 +339,20 @@ def test_numbers_and_arrays_are_converted():
     b, s, x = cp.Parameter(2), cp.Parameter(nonneg=True), cp.Variable(2)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b) + s * cp.sum(x))), [b, s], [x])
     assert torch.allclose(layer(np.array([1.0, 2.0]), 0.5)[0], torch.tensor([0.75, 1.75], dtype=torch.float64))
+
+
+def test_conjugated_and_negated_views():
+    layer, (A, b) = make("complex_least_squares")
+    assert torch.allclose(layer(A.conj(), b.conj())[0], layer(A.conj().resolve_conj(), b.conj().resolve_conj())[0])
+    c, x = cp.Parameter(3), cp.Variable(3)
+    real = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c))), [c], [x])
+    assert torch.allclose(real(b.conj().imag)[0], -b.imag)
+
+
+def test_torch_jit_trace_is_refused():
+    layer, values = make("qp")
+    with pytest.raises(NotImplementedError, match="freeze"):
+        torch.jit.trace(layer, tuple(values), check_trace=False)
 
 
 def test_options_of_one_call():

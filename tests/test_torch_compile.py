@@ -1,5 +1,9 @@
 """PyTorch: layers under torch.compile and torch.export, where errors of other mechanisms are silent."""
 
+import gc
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +110,51 @@ def test_opcheck(qp):
         (layer._handle.key, "forward", args),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
+
+
+def test_options_of_one_call(qp):
+    layer, values = make("socp")
+    compiled = torch.compile(lambda *v: layer(*v, solver_args={"max_iter": 150})[0], fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(*values), layer(*values)[0])
+
+
+EXPORT = """
+import sys, torch, cvxpy as cp
+from cvxlayers import ProblemError
+from cvxlayers.torch import CvxpyLayer
+x, b = cp.Variable(3), cp.Parameter(3)
+def layer(factor):
+    return CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - factor * b)), [x >= 0]), [b], [x])
+path, value = sys.argv[2], torch.tensor([1.0, -2.0, 3.0])
+if sys.argv[1] == "save":
+    torch.export.save(torch.export.export(layer(1), (value,)), path)
+else:
+    other = layer(7)
+    program = torch.export.load(path).module()
+    try:
+        program(value)
+    except Exception as error:
+        print("layer that does not exist" in str(error))
+    same = layer(1)
+    print(program(value)[0].tolist())
+"""
+
+
+def test_a_saved_graph_finds_its_layer_or_says_that_it_is_missing(tmp_path):
+    for action in ("save", "load"):
+        command = [sys.executable, "-c", EXPORT, action, str(tmp_path / "graph.pt2")]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.split("\n")[0] == "True"
+    assert out.split("\n")[1] == "[1.0, 0.0, 3.0]"
+
+
+def test_a_traced_layer_outlives_its_module():
+    layer, values = make("qp")
+    expected = layer(*values)[0]
+    program = torch.export.export(layer, tuple(values)).module()
+    del layer
+    gc.collect()
+    assert torch.equal(program(*values)[0], expected)
 
 
 def test_a_lifted_map():
