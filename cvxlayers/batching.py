@@ -1,4 +1,4 @@
-"""Shapes: any number of leading batch dimensions, broadcast as NumPy does, and the adjoint of broadcasting.
+"""Shapes: any number of leading batch dimensions, broadcast as NumPy does.
 
 Every array that crosses a `DiffMap` is (lead..., k), and all arrays of one call have the same number of leading
 dimensions, each 1 or the batch's size. What does not vary over a batch keeps a 1 there and is never copied.
@@ -56,9 +56,3 @@ def flatten(arrays):
         else:
             flat.append(np.broadcast_to(a, lead + a.shape[-1:]).reshape(-1, a.shape[-1]))
     return lead, flat
-
-
-def unbroadcast(g, lead):
-    """The adjoint of broadcasting: g (..., k) summed over the leading dimensions where `lead` has 1 and g has more."""
-    axes = tuple(d for d, (have, want) in enumerate(zip(g.shape[:-1], lead, strict=True)) if want == 1 and have != 1)
-    return g.sum(axes, keepdims=True) if axes else g

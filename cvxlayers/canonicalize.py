@@ -32,7 +32,7 @@ from .checks import check_problem
 from .duals import dual_matrix
 from .errors import ProblemError
 from .param_map import Feature, LinearTerm, ParamMap
-from .parameters import ParameterInfo
+from .parameters import DECLARED, ParameterInfo
 from .program import ConeDims, Pattern, Structure
 from .recover import Output, Recovery
 
@@ -130,7 +130,7 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
 
 
 def _parameter_info(position, p, log):
-    declared = next((a for a in ("PSD", "NSD", "pos", "nonneg", "neg", "nonpos") if p.attributes[a]), None)
+    declared = tuple(a for a in DECLARED if p.attributes[a])
     return ParameterInfo(p.name(), position, p.shape, p.is_complex(), declared, log)
 
 

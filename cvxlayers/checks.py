@@ -15,6 +15,7 @@ from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.expressions.expression import Expression
 from cvxpy.expressions.leaf import Leaf
 from cvxpy.problems.objective import Objective
+from cvxpy.transforms.partial_optimize import PartialProblem
 from cvxpy.utilities import scopes
 
 from .errors import ProblemError
@@ -26,11 +27,27 @@ def check_problem(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
         raise ProblemError(f"the first argument is {type(problem).__name__}; expected a cvxpy.Problem")
     if not problem.variables():
         raise ProblemError("the problem has no variables, so there is nothing to optimize")
+    _check_forms(problem)
     _check_integers(problem)
     _check_curvature(problem, gp)
     _check_hidden_parameters(problem)
     _check_baked_quad_forms(problem)
     _check_dpp(problem, gp, quadratic)
+
+
+def _check_forms(problem):
+    for node in (problem.objective.args[0], *problem.constraints):
+        if any(isinstance(part, PartialProblem) for part in _tree(node)):
+            raise ProblemError(
+                "partial_optimize inside of a layer's problem is not supported; write the inner problem's "
+                "variables and constraints into the problem itself"
+            )
+    for p in problem.parameters():
+        if p.ndim > 2 and any(p.attributes[kind] for kind in ("symmetric", "PSD", "NSD", "hermitian", "diag")):
+            raise ProblemError(
+                f"parameter {p.name()!r} has shape {p.shape} and a matrix attribute, which CVXPY does not "
+                f"compile; declare one parameter for each matrix"
+            )
 
 
 def _check_integers(problem):
@@ -142,11 +159,17 @@ def _offenders(problem, passes, quad_form_scope=False) -> Iterator[tuple[str, ob
 
 
 def _nodes(problem):
-    stack = [problem.objective, *problem.constraints]
+    for root in (problem.objective, *problem.constraints):
+        yield from _tree(root)
+
+
+def _tree(root):
+    stack = [root]
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(node.args)
+        if not isinstance(node, PartialProblem):  # its arguments are a problem
+            stack.extend(node.args)
 
 
 def _short(node, width=80):

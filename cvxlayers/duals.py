@@ -23,21 +23,21 @@ def dual_matrix(constraint, k, pp, chain, rows) -> sp.coo_array:
         raise ProblemError(f"CVXPY dropped the constraint {constraint} while compiling; its dual variable is not available")
     size = sum(a.size for a in next(c for c in pp.constraints if c.id == final).args)
     position = rows.start[final] + np.arange(size)
-    value = np.ones(size)
+    scale = 1.0
     if isinstance(constraint, cp.SOC):
         cones = position.reshape(constraint.args[0].size, -1)
         position = cones[:, 0] if k == 0 else (cones[:, 1:] if constraint.axis == 1 else cones[:, 1:].T)
     elif isinstance(constraint, cp.PSD):
-        position, value = _unsvec(position, constraint.args[0].shape)
+        position, scale = _unsvec(position, constraint.args[0].shape)
     elif isinstance(constraint, (cp.ExpCone, cp.PowCone3D)):
         position = np.reshape(position.reshape(-1, 3)[:, k], shape, order="F")
     elif isinstance(constraint, (cp.constraints.Equality, cp.constraints.Inequality, cp.Zero, cp.NonNeg, cp.NonPos)):
         position = np.reshape(position, shape, order="F")
     else:
         raise ProblemError(f"the dual variable of {type(constraint).__name__} {constraint} is not available as an output")
-    position = np.broadcast_to(position, position.shape).reshape(shape).ravel()
-    value = value.ravel() if value.size == position.size else np.ones(position.size)
+    position = position.reshape(shape).ravel()
     entry = np.arange(position.size)
+    value = np.broadcast_to(scale, shape).ravel()
     return sp.coo_array((value, (entry, position)), shape=(position.size, rows.m))
 
 
@@ -48,4 +48,4 @@ def _unsvec(position, shape):
     index[row, col] = index[col, row] = np.arange(row.size)
     scale = np.where(np.eye(n, dtype=bool), 1.0, np.sqrt(0.5))
     stacked = position.reshape(-1, row.size)[:, index]
-    return stacked.reshape(shape), np.broadcast_to(scale, stacked.shape)
+    return stacked.reshape(shape), scale

@@ -15,8 +15,9 @@ from .batching import flatten
 from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
-from .errors import SolverError
+from .errors import ProblemError, SolverError
 from .param_map import BLOCKS
+from .parameters import definite_violation
 from .program import ConeData, ConeProgram, Status
 from .residual import Refined, accepted, refine, tolerance
 from .solvers import ladder, solver_named
@@ -96,9 +97,9 @@ class ConeLayer(DiffMap):
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
-        for info, value in zip(self.parameters, theta, strict=True):
-            info.check(value)
+        theta = tuple(info.check(value) for info, value in zip(self.parameters, theta, strict=True))
         blocks = self.param_map.apply(theta)[:4]
+        self._check_curvature(blocks[0])
         lead, flat = flatten(blocks)
         unit = units(ConeData(*flat))
         point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(BLOCKS, flat, strict=False))))
@@ -109,6 +110,19 @@ class ConeLayer(DiffMap):
         saved += theta if self.param_map.has_logs else ()
         outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
         return tuple(o.reshape(lead + o.shape[1:]) for o in outputs), tuple(saved)
+
+    def _check_curvature(self, P):
+        """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap)."""
+        terms = self.param_map.blocks[0].terms
+        if all(self.parameters[self.param_map.features[f].parameter].declared for f, _ in terms):
+            return
+        bad = np.flatnonzero(definite_violation(self.structure.P.dense(P)).ravel())
+        if bad.size:
+            names = ", ".join(repr(self.parameters[self.param_map.features[f].parameter].name) for f, _ in terms)
+            raise ProblemError(
+                f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
+                f"{', '.join(map(str, bad[:10]))}: its matrix has negative eigenvalues"
+            )
 
     def solve(self, data: ConeData) -> Refined:
         """Accepted solutions of a flat batch: each solver of the ladder gets what the ones before it left."""

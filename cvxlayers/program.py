@@ -164,7 +164,7 @@ class ConeProgram(NamedTuple):
 
 
 class Status(IntEnum):
-    """What became of an item. SOLVED only after the residual test."""
+    """What a solver says of an item; from a layer, SOLVED only after the residual test."""
 
     SOLVED = 0
     INFEASIBLE = 1

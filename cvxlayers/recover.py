@@ -28,7 +28,6 @@ class Recovery:
     def __init__(self, outputs):
         self.outputs = tuple(outputs)
         self.sizes = tuple(o.term.shape[0] for o in self.outputs)
-        self.has_duals = any(o.dual for o in self.outputs)
 
     def _linear(self, x, y):
         values = []

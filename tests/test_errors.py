@@ -7,6 +7,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from cvxpy.transforms.partial_optimize import partial_optimize
 
 from cvxlayers import MissingDependencyError, ProblemError, ShapeError, SolverError
 from cvxlayers.program import Status
@@ -96,6 +97,41 @@ def test_declared_definiteness():
     ):
         layer(torch64([[1, 2], [2, 1]]))
     layer(torch64([[1, 0], [0, 0.0]]))  # semidefinite is enough
+
+
+def test_every_declared_attribute_counts():
+    S, x = cp.Parameter((2, 2), PSD=True, nonneg=True, name="S"), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum(S @ cp.square(x))), [cp.sum(x) == 1]), [S], [x])
+    with pytest.raises(ProblemError, match=r"declared nonneg=True"):
+        layer(torch64([[1, -2], [-2, 5]]))
+
+
+def test_a_wrapped_matrix_that_is_not_definite():
+    S, x = cp.Parameter((2, 2), symmetric=True, name="S"), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, cp.psd_wrap(S)) + cp.sum(x)), [x >= -1, x <= 1]), [S], [x])
+    with pytest.raises(ProblemError, match="depends on 'S', is not convex in batch items 1"):
+        layer(torch64([[[1, 0], [0, 1]], [[1, 0], [0, -1]]]))
+
+
+def test_rounding_does_not_break_a_declared_attribute():
+    S, g, x = cp.Parameter((2, 2), PSD=True), cp.Parameter(nonneg=True), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, S) + g * cp.norm1(x)), [cp.sum(x) == 1]), [S, g], [x])
+    v = torch.tensor([[0.1, 0.7]])
+    layer(v.T @ v, torch.tensor(-1e-18))
+
+
+def test_forms_that_cvxpy_cannot_compile():
+    P, X = cp.Parameter((2, 3, 3), PSD=True, name="P"), cp.Variable((2, 3, 3))
+    with pytest.raises(ProblemError, match="'P' has shape"):
+        CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - P))), [P], [X])
+    x, z, b = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
+    inner = partial_optimize(cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [z >= 1]), [z])
+    with pytest.raises(ProblemError, match="partial_optimize"):
+        CvxpyLayer(cp.Problem(cp.Minimize(inner + cp.sum_squares(x - b))), [b], [x])
+    p = cp.Variable(3)
+    power = cp.Problem(cp.Minimize(cp.sum_squares(p - 1)), [cp.PowCone3D(p[0], p[1], p[2], 0.3), p[:2] <= b])
+    with pytest.raises(ProblemError, match="no power cone"):
+        CvxpyLayer(power, [b], [p], derivative="diffcp")
 
 
 def test_logarithms_need_positive_values():

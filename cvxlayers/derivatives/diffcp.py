@@ -12,7 +12,7 @@ import importlib.util
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, ProblemError
 from ..program import Structure
 from ..residual import Refined
 from ..solvers.scs import lower_svec_order
@@ -33,6 +33,8 @@ class Diffcp:
             raise MissingDependencyError(
                 "derivative='diffcp' needs the package diffcp, which is not installed; pip install diffcp"
             )
+        if structure.cones.power:
+            raise ProblemError("derivative='diffcp' has no power cone, and the problem needs it; use derivative='implicit'")
         self.structure = structure
         order = lower_svec_order(structure.cones)
         self.order = np.arange(structure.m) if order is None else np.asarray(order)
