@@ -38,6 +38,7 @@ class System:
         self.structure, self.P, self.A = structure, P, A
         self.spectrum = structure.K.spectrum(v)
         self.root = np.sqrt(self.spectrum.d)
+        self._dense: np.ndarray | None = None
 
     def root_transposed(self, h):
         """B'h."""
@@ -49,6 +50,8 @@ class System:
 
     def multiply(self, z):
         """K z."""
+        if self._dense is not None:
+            return (self._dense @ z[..., None])[..., 0]
         S = self.structure
         u, w = z[..., : S.n], z[..., S.n :]
         top = S.P.matvec(self.P, u) + S.A.rmatvec(self.A, self.root_times(w))
@@ -71,8 +74,9 @@ class System:
         K[..., : S.n, S.n :] = np.swapaxes(At, -1, -2)
         diagonal = np.arange(S.n, S.n + S.m)
         K[..., diagonal, diagonal] = self.spectrum.d - 1
+        self._dense = K  # `multiply` is faster with it
         if delta is not None:
-            diagonal = np.arange(S.n + S.m)
+            K, diagonal = K.copy(), np.arange(S.n + S.m)
             K[..., diagonal, diagonal] += delta[..., None] * np.where(diagonal < S.n, 1.0, -1.0)
         return K
 

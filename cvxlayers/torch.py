@@ -267,7 +267,7 @@ def _evaluate_layer(handle, values):
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [_real(v, p).reshape((*lead, p.size)) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+    theta = [_flat(v, (*lead, p.size), p) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
     if theta:
         results = _evaluate(handle, theta)
     else:
@@ -370,6 +370,11 @@ def _argument(position, parameters):
     )
 
 
+def _flat(value, shape, info):
+    value = _real(value, info)
+    return value if value.shape == shape else value.reshape(shape)  # a view costs as much as a matrix product here
+
+
 def _real(value, info):
     if value.is_complex() != info.complex:
         found, expected = ("complex", "real") if value.is_complex() else ("real", "complex")
@@ -381,4 +386,4 @@ def _shaped(result, info):
     lead = result.shape[:-1]
     if info.complex:
         return torch.view_as_complex(result.reshape((*lead, *info.shape, 2)))
-    return result.reshape((*lead, *info.shape))
+    return result if len(info.shape) == 1 else result.reshape((*lead, *info.shape))
