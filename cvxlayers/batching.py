@@ -48,7 +48,8 @@ def flatten(arrays):
 
     An array stays at 1 if all of its leading dimensions are 1; else it is expanded to the whole batch.
     """
-    lead = np.broadcast_shapes(*(a.shape[:-1] for a in arrays))
+    leads = {a.shape[:-1] for a in arrays}
+    lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
     flat: list[np.ndarray] = []
     for a in arrays:
         if a.size == a.shape[-1] and math.prod(a.shape[:-1]) == 1:

@@ -113,9 +113,8 @@ class ParamMap:
     def _linear(self, phi, constant):
         out = []
         for block in self.blocks:
-            lead = np.broadcast_shapes(*(phi[f].shape[:-1] for f, _ in block.terms)) if block.terms else ()
-            if not block.terms and phi:
-                lead = (1,) * (phi[0].ndim - 1)
+            leads = {phi[f].shape[:-1] for f, _ in block.terms} or {(1,) * (phi[0].ndim - 1) if phi else ()}
+            lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
             value = np.zeros(lead + block.constant.shape)
             if constant:
                 value += block.constant

@@ -99,15 +99,21 @@ def _run(diffmap, kind, args):
         return [torch.zeros(s, dtype=dtype, device=device) for s in shapes] + [
             torch.zeros(s, dtype=torch.float64) for s in saved_shapes
         ]
-    arrays = [a.detach().to("cpu", torch.float64).resolve_neg().numpy() for a in args]
     if kind == "forward":
-        results, saved = diffmap.forward(*arrays)
+        results, saved = diffmap.forward(*map(_array, args))
     else:
-        first = len(diffmap.in_sizes)
-        last = first + len(diffmap.saved)
-        results, saved = getattr(diffmap, kind)(tuple(arrays[first:last]), *arrays[last:]), ()
+        arrays = [_array(a) for a in args[len(diffmap.in_sizes) :]]
+        k = len(diffmap.saved)
+        results, saved = getattr(diffmap, kind)(tuple(arrays[:k]), *arrays[k:]), ()
     out = [_tensor(a, shape).to(device, dtype) for a, shape in zip(results, shapes, strict=True)]
     return out + [_tensor(a, shape) for a, shape in zip(saved, saved_shapes, strict=True)]
+
+
+def _array(tensor):
+    tensor = tensor.detach()
+    if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
+        tensor = tensor.to("cpu", torch.float64)
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
 def _tensor(array, shape):
