@@ -138,7 +138,9 @@ class ConeLayer(DiffMap):
             if done is None and good.all():
                 return point
             done = point if done is None else _replace(done, todo, point, good)
-            status[todo] = np.where(answer.status == Status.SOLVED, Status.INACCURATE, answer.status)
+            found = np.where(answer.status == Status.SOLVED, Status.INACCURATE, answer.status)
+            certified = (status[todo] == Status.INFEASIBLE) | (status[todo] == Status.UNBOUNDED)
+            status[todo] = np.where(certified & (found == Status.FAILED), status[todo], found)  # a reason beats none
             todo = todo[~good]
             if not todo.size:
                 return done
