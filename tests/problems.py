@@ -275,7 +275,10 @@ def geometric_shared():
 def complex_least_squares():
     A, b, x = cp.Parameter((3, 2), complex=True), cp.Parameter(3, complex=True), cp.Variable(2, complex=True)
     rng = _rng(15)
-    draw = lambda *shape: rng.standard_normal(shape) + 1j * rng.standard_normal(shape)  # noqa: E731
+
+    def draw(*shape):
+        return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
     return Case(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [cp.real(x) <= 0.1]), [A, b], [x], [draw(3, 2), draw(3)])
 
 

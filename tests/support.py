@@ -31,9 +31,9 @@ def compiled(name, solver=None):
     return case, layer, theta, *layer.forward(*theta)
 
 
-def tangents(layer, case, seed=0):
-    """Random directions for the parameters; along the declared structure where there is one."""
-    rng = np.random.default_rng(seed)
+def tangents(layer):
+    """Random directions for the parameters."""
+    rng = np.random.default_rng(0)
     return [rng.standard_normal((1, k)) for k in layer.in_sizes]
 
 

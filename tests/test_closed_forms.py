@@ -134,7 +134,10 @@ def test_ellipsoid_projection():
     layer = CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y - p)), [v == y - z, cp.norm(R @ v) <= 1]), [p, R, z], [y])
     R0, z0, p0 = np.diag([1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1]), np.array([2.0, 1.5, -1.0])
     a, w = np.diag(R0) ** 2, p0 - z0
-    phi = lambda t: (a * (w / (1 + t * a)) ** 2).sum() - 1  # noqa: E731  the secular equation
+
+    def phi(t):  # the secular equation
+        return (a * (w / (1 + t * a)) ** 2).sum() - 1
+
     t = scipy.optimize.brentq(phi, 0, 1e3, xtol=1e-15, rtol=1e-15)
     t -= phi(t) / (-2 * (a**2 * w**2 / (1 + t * a) ** 3).sum())
     d = 1 / (1 + t * a)

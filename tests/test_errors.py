@@ -13,7 +13,9 @@ from cvxlayers import MissingDependencyError, ProblemError, ShapeError, SolverEr
 from cvxlayers.program import Status
 from cvxlayers.torch import CvxpyLayer
 
-torch64 = lambda a: torch.tensor(np.asarray(a), dtype=torch.float64)  # noqa: E731
+
+def torch64(a):
+    return torch.tensor(np.asarray(a), dtype=torch.float64)
 
 
 def bounded(solver=None):

@@ -18,7 +18,10 @@ DIMS = {
 
 def make(dims, n=20, batch=1, rank=None):
     m = dims.rows  # fewer rows than variables, so that K is nonsingular whichever rows are active
-    full = lambda r, c: Pattern(*np.divmod(np.arange(r * c), max(c, 1)), (r, c))  # noqa: E731
+
+    def full(r, c):
+        return Pattern(*np.divmod(np.arange(r * c), max(c, 1)), (r, c))
+
     S = Structure(n, dims, full(n, n), full(m, n))
     F = RNG.standard_normal((batch, rank if rank is not None else n, n))
     P = (np.swapaxes(F, 1, 2) @ F).reshape(batch, -1)

@@ -39,7 +39,10 @@ def test_a_separable_objective_with_weights_from_1e_minus_5_to_1e5(n):
 @pytest.mark.parametrize("unit", [1e-14, 1e-8, 1.0, 1e8])
 def test_the_unit_of_the_objective(unit):
     z, q = cp.Variable(3), cp.Parameter(3)
-    objective = lambda c: cp.Minimize(c * (cp.sum_squares(z - q) + cp.norm(z)))  # noqa: E731
+
+    def objective(c):
+        return cp.Minimize(c * (cp.sum_squares(z - q) + cp.norm(z)))
+
     point = np.array([1.0, 2.0, -0.5])
     expected = value_and_jacobian(CvxpyLayer(cp.Problem(objective(1.0), [cp.sum(z) == 1]), [q], [z]), point)
     found = value_and_jacobian(CvxpyLayer(cp.Problem(objective(unit), [cp.sum(z) == 1]), [q], [z]), point)

@@ -75,8 +75,12 @@ def test_dual_variables_are_sensitivities():
     case, layer, theta, outputs, _ = compiled("maximize")
     x, y = outputs
     e = 1e-5
-    objective = lambda t: (lambda z: (t[0] * z - z**2).sum())(layer.forward(*t)[0][0])  # noqa: E731
-    slope = (objective([theta[0], theta[1] + e]) - objective([theta[0], theta[1] - e])) / (2 * e)
+
+    def objective(c, r):
+        z = layer.forward(c, r)[0][0]
+        return (c * z - z**2).sum()
+
+    slope = (objective(theta[0], theta[1] + e) - objective(theta[0], theta[1] - e)) / (2 * e)
     assert slope == pytest.approx(float(y[0, 0]), rel=1e-6)  # a Maximize problem keeps nonnegative multipliers
     assert case.problem.objective.NAME == "maximize"
     assert x.shape == (1, 4)

@@ -13,33 +13,17 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from cvxlayers import DiffMap, Saved
 from cvxlayers.torch import CvxpyLayer, lift
 
 from .problems import CASES
+from .torch_support import Cube, leaves, make, qp_function
 
 SOME = ("qp", "socp", "psd_variable", "entropy", "geometric", "complex_least_squares", "parameter_kinds")
 
 
-def make(name):
-    case = CASES[name]()
-    layer = CvxpyLayer(case.problem, case.parameters, case.variables, gp=case.gp)
-    return layer, [torch.tensor(v) for v in case.values]
-
-
-def leaves(values):
-    return [v.clone().requires_grad_() for v in values]
-
-
 @pytest.fixture(scope="module")
 def qp():
-    """(f, values, weights): one output of the QP, its parameters, and a cotangent."""
-    layer, values = make("qp")
-    return (
-        (lambda *a: layer(*a)[0]),
-        values,
-        torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
-    )
+    return qp_function()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,7 +74,10 @@ def test_vmap_over_any_arguments(qp):
 def test_nested_vmap_and_its_compositions(qp):
     f, (L, p, G, h), w = qp
     ps, hs = torch.stack([p, 1.1 * p, 0.9 * p]), torch.stack([h, h + 0.1])
-    loss = lambda p, h: (f(L, p, G, h) * w).sum()  # noqa: E731
+
+    def loss(p, h):
+        return (f(L, p, G, h) * w).sum()
+
     both = vmap(lambda h: vmap(lambda p: grad(loss, (0, 1))(p, h))(ps))(hs)
     jac = vmap(jacrev(loss), (0, None))(ps, h)
     fwd = vmap(jacfwd(loss), (0, None))(ps, h)
@@ -364,17 +351,6 @@ def test_options_of_one_call():
 
 
 def test_lift_makes_a_function_of_any_map():
-    class Cube(DiffMap):
-        in_sizes, out_sizes, saved = (3,), (3,), (Saved(3, (0,)),)
-
-        def forward(self, x):
-            return (x**3,), (x,)
-
-        def jvp(self, saved, t):
-            return (3 * saved[0] ** 2 * t,)
-
-        vjp = jvp
-
     cube = lift(Cube())
     x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(cube, (x,), check_forward_ad=True)

@@ -9,20 +9,9 @@ import pytest
 import torch
 from torch.func import grad, jacrev, jvp, vmap
 
-from cvxlayers import DiffMap, Saved
-from cvxlayers.torch import CvxpyLayer, lift
+from cvxlayers.torch import lift
 
-from .problems import CASES
-
-
-def make(name):
-    case = CASES[name]()
-    layer = CvxpyLayer(case.problem, case.parameters, case.variables, gp=case.gp)
-    return layer, [torch.tensor(v) for v in case.values]
-
-
-def leaves(values):
-    return [v.clone().requires_grad_() for v in values]
+from .torch_support import Cube, leaves, make, qp_function
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +22,7 @@ def _fresh_compiler():
 
 @pytest.fixture(scope="module")
 def qp():
-    """(f, values, weights): one output of the QP, its parameters, and a cotangent."""
-    layer, values = make("qp")
-    return (lambda *a: layer(*a)[0]), values, torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return qp_function()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
@@ -158,17 +145,6 @@ def test_a_traced_layer_outlives_its_module():
 
 
 def test_a_lifted_map():
-    class Cube(DiffMap):
-        in_sizes, out_sizes, saved = (3,), (3,), (Saved(3, (0,)),)
-
-        def forward(self, x):
-            return (x**3,), (x,)
-
-        def jvp(self, saved, t):
-            return (3 * saved[0] ** 2 * t,)
-
-        vjp = jvp
-
     x = torch.tensor(np.array([[1.0, 2.0, -3.0]]))
     cube = lift(Cube())
     assert torch.equal(torch.compile(cube, fullgraph=True, backend="aot_eager")(x)[0], x**3)
