@@ -13,7 +13,7 @@ alpha log alpha + (1-alpha) log(1-alpha) - L. They do where b may vanish exponen
 
 import numpy as np
 
-from .exp import Curved, increasing_root
+from .curved import Curved, increasing_root
 
 
 class Power(Curved):
