@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -16,9 +16,6 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
-
-test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
