@@ -33,14 +33,14 @@ class Solver(ABC):
 
     name: ClassVar[str]
     package: ClassVar[str]
-    cones: ClassVar[frozenset[str]]
+    cones: frozenset[str]
     quadratic: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
     rank: ClassVar[int | None] = None
-    options: ClassVar[frozenset[str]] = frozenset()
-    aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
-    defaults: ClassVar[dict] = {}
-    tight: ClassVar[dict] = {}
+    options: frozenset[str] = frozenset()
+    aliases: dict[str, tuple[str, ...]] = {}
+    defaults: dict = {}
+    tight: dict = {}
 
     def __init__(self, structure: Structure, args: dict | None = None):
         if args is not None and not isinstance(args, dict):

@@ -47,9 +47,9 @@ class Diffcp(ItemSolver):
         if self.method is None:
             raise ProblemError(f"solver 'diffcp' has no solve_method {wanted!r}; it has: {', '.join(_METHODS)}")
         below = _METHODS[self.method]
-        self.cones = Diffcp.cones & below.cones  # type: ignore[misc]  # these belong to the method
-        self.options = below.options | {"solve_method"}  # type: ignore[misc]
-        self.aliases, self.defaults, self.tight = below.aliases, below.defaults, below.tight  # type: ignore[misc]
+        self.cones = Diffcp.cones & below.cones  # these belong to the method
+        self.options = below.options | {"solve_method"}
+        self.aliases, self.defaults, self.tight = below.aliases, below.defaults, below.tight
         if self.method == "Clarabel" and max(structure.cones.psd, default=0) > 3:
             raise ProblemError(
                 "diffcp with Clarabel returns y and s of matrices beyond 3 x 3 in the wrong order; "
