@@ -36,12 +36,11 @@ def check_problem(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
 
 
 def _check_forms(problem):
-    for node in (problem.objective.args[0], *problem.constraints):
-        if any(isinstance(part, PartialProblem) for part in _tree(node)):
-            raise ProblemError(
-                "partial_optimize inside of a layer's problem is not supported; write the inner problem's "
-                "variables and constraints into the problem itself"
-            )
+    if any(isinstance(node, PartialProblem) for node in _nodes(problem)):
+        raise ProblemError(
+            "partial_optimize inside of a layer's problem is not supported; write the inner problem's "
+            "variables and constraints into the problem itself"
+        )
     for p in problem.parameters():
         if p.ndim > 2 and any(p.attributes[kind] for kind in ("symmetric", "PSD", "NSD", "hermitian", "diag")):
             raise ProblemError(
@@ -159,12 +158,7 @@ def _offenders(problem, passes, quad_form_scope=False) -> Iterator[tuple[str, ob
 
 
 def _nodes(problem):
-    for root in (problem.objective, *problem.constraints):
-        yield from _tree(root)
-
-
-def _tree(root):
-    stack = [root]
+    stack = [problem.objective, *problem.constraints]
     while stack:
         node = stack.pop()
         yield node

@@ -26,3 +26,9 @@ class SolverError(RuntimeError):
 
 class MissingDependencyError(ImportError):
     """An optional package is needed and is not installed; the message holds the pip command."""
+
+
+def listed(items, separator=", ", most=10) -> str:
+    """The first items as text, and how many there are in all if they are more."""
+    text = separator.join(map(str, items[:most]))
+    return f"{text}{separator}... ({len(items)} in all)" if len(items) > most else text

@@ -15,8 +15,8 @@ from .batching import flatten
 from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
-from .errors import ProblemError, SolverError
-from .param_map import BLOCKS
+from .errors import ProblemError, SolverError, listed
+from .param_map import BLOCKS, DATA
 from .parameters import definite_violation
 from .program import ConeData, ConeProgram, Status
 from .residual import Refined, accepted, refine, tolerance
@@ -102,8 +102,8 @@ class ConeLayer(DiffMap):
         self._check_curvature(blocks[0])
         lead, flat = flatten(blocks)
         unit = units(ConeData(*flat))
-        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(BLOCKS, flat, strict=False))))
-        data = dict(zip(BLOCKS, blocks, strict=False))
+        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, flat, strict=True))))
+        data = dict(zip(DATA, blocks, strict=True))
         saved = [data[name] for name in self.derivative.needs]
         solution = (point.x, point.v, point.y, *self.derivative.extras(point), unit + 0 * point.size[:, None])
         saved += [a.reshape(lead + a.shape[1:]) for a in solution]
@@ -121,7 +121,7 @@ class ConeLayer(DiffMap):
             names = ", ".join(repr(self.parameters[self.param_map.features[f].parameter].name) for f, _ in terms)
             raise ProblemError(
                 f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
-                f"{', '.join(map(str, bad[:10]))}: its matrix has negative eigenvalues"
+                f"{listed(bad.tolist())}: its matrix has negative eigenvalues"
             )
 
     def solve(self, data: ConeData) -> Refined:
@@ -149,13 +149,12 @@ class ConeLayer(DiffMap):
 
     def _error(self, items, status, size):
         words = []
-        for i, s, r in list(zip(items.tolist(), status.tolist(), size.tolist(), strict=True))[:10]:
+        for i, s, r in zip(items.tolist(), status.tolist(), size.tolist(), strict=True):
             residual = f", residual {r:.1e}" if s == Status.INACCURATE and np.isfinite(r) else ""
             words.append(f"item {i}: {Status(s)}{residual}")
-        more = f", ... ({len(items)} items in all)" if len(items) > 10 else ""
         tried = ", ".join(dict.fromkeys(solver.name for solver in self.solvers))
         return SolverError(
-            f"no solution within the tolerance {tolerance(self.structure):.0e}: {'; '.join(words)}{more} (tried: {tried})",
+            f"no solution within the tolerance {tolerance(self.structure):.0e}: {listed(words, '; ')} (tried: {tried})",
             items.tolist(),
             [Status(s) for s in status.tolist()],
         )
@@ -163,8 +162,8 @@ class ConeLayer(DiffMap):
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
         saved, x, unit, theta = self._split(saved)
-        data = self.param_map.jvp(theta, tangents)
-        dx, dy = self.derivative.jvp(saved, *(rescale(name, a, unit) for name, a in zip(BLOCKS[:4], data, strict=False)))
+        data = self.param_map.jvp(theta, tangents)[:4]
+        dx, dy = self.derivative.jvp(saved, *(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
         return self.recovery.jvp(x, dx * unit[..., :1], dy * unit[..., 1:])
 
     def vjp(self, saved, *cotangents):
@@ -172,7 +171,7 @@ class ConeLayer(DiffMap):
         saved, x, unit, theta = self._split(saved)
         gx, gy = self.recovery.vjp(x, cotangents)
         blocks = self.derivative.vjp(saved, gx * unit[..., :1], None if gy is None else gy * unit[..., 1:])
-        blocks = [rescale(name, a, unit) for name, a in zip(BLOCKS, blocks, strict=False)]
+        blocks = [rescale(name, a, unit) for name, a in zip(DATA, blocks, strict=True)]
         grads = self.param_map.vjp(theta, (*blocks, None))
         return tuple(np.zeros((*gx.shape[:-1], k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
 

@@ -252,8 +252,8 @@ class _Factor:
             return lambda r: sl.lu_solve(lu, r, check_finite=False)
         try:
             if symmetric:
-                options = {"SymmetricMode": True, "DiagPivotThresh": 0.0}
-                return spl.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve
+                symmetric_mode = {"SymmetricMode": True}
+                return spl.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric_mode).solve
             return spl.splu(matrix.tocsc()).solve
         except RuntimeError:
             return None

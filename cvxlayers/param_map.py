@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-BLOCKS = ("P", "q", "A", "b", "d")
+DATA = ("P", "q", "A", "b")
+BLOCKS = (*DATA, "d")
 
 
 class LinearTerm:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import ProblemError
+from .errors import ProblemError, listed
 
 _SIGNS = {"pos": 1, "nonneg": 1, "neg": -1, "nonpos": -1}
 DECLARED = (*_SIGNS, "PSD", "NSD")
@@ -79,13 +79,8 @@ class ParameterInfo:
             )
 
     def _fail(self, bad, what):
-        items = "" if bad.size == 1 else f" in batch items {_listed(np.flatnonzero(bad.ravel()))}"
+        items = "" if bad.size == 1 else f" in batch items {listed(np.flatnonzero(bad).tolist())}"
         raise ProblemError(f"parameter {self.name!r} (position {self.position}) {what}{items}")
-
-
-def _listed(items, most=10):
-    text = ", ".join(map(str, items[:most]))
-    return f"{text}, ... ({len(items)} in all)" if len(items) > most else text
 
 
 def definite_violation(matrix):

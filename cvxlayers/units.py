@@ -39,11 +39,11 @@ def _ordinary(size):
 
 def _size(a):
     """The median of the nonzero entries of each row, 0 if there are none: one bound of 1e20 must not set the unit."""
+    if not a.shape[-1]:
+        return np.zeros(a.shape[:-1])
     ordered = np.sort(a, -1)
     zeros = (ordered == 0).sum(-1)
     middle = zeros + (a.shape[-1] - zeros) // 2
-    if not a.shape[-1]:
-        return np.zeros(a.shape[:-1])
     inside = np.minimum(middle, a.shape[-1] - 1)[..., None]
     return np.where(zeros < a.shape[-1], np.take_along_axis(ordered, inside, -1)[..., 0], 0.0)
 
