@@ -4,16 +4,24 @@
     jvp(saved, *tangents) -> output tangents   vjp(saved, *cotangents) -> input cotangents
     laws: both are linear; <c, jvp(t)> = <vjp(c), t>; no hidden state; the same result from any thread
 
-Arrays are float64 NumPy arrays (lead..., k) as described in `batching`. vjp returns cotangents with the broadcast leading
-dimensions of the call; the adapter sums those of inputs that were broadcast.
+and optionally, for second derivatives:
+
+    jvp2(saved, s, t) -> the second derivative of the outputs along s and t
+    vjp2(saved, t, c) -> the gradient of <c, jvp(t)> with respect to the inputs, t and c fixed
+    laws: both are linear in either argument; jvp2(s, t) = jvp2(t, s); <c, jvp2(s, t)> = <vjp2(t, c), s>
+
+Arrays are (lead..., k) as described in `batching`. vjp and vjp2 may return the broadcast leading dimensions of the call;
+the adapter sums those of inputs that were broadcast.
+
+A *host* map takes and returns float64 NumPy arrays. A *native* map is written against the array API standard (the
+namespace is `array_api_compat.array_namespace(*inputs)`), and gets the arrays of the framework, on their device, in their
+dtype.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
-
-import numpy as np
 
 
 class Saved(NamedTuple):
@@ -29,10 +37,28 @@ class DiffMap(ABC):
     in_sizes: tuple[int, ...]
     out_sizes: tuple[int, ...]
     saved: tuple[Saved, ...]
+    native = False  # whether it takes arrays of any namespace
+    second_order = False  # whether it has jvp2 and vjp2
 
     @abstractmethod
-    def forward(self, *inputs: np.ndarray) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    def forward(self, *inputs):
         """Outputs, and what the derivatives need."""
+
+    @abstractmethod
+    def jvp(self, saved, *tangents):
+        """Tangents of the outputs."""
+
+    @abstractmethod
+    def vjp(self, saved, *cotangents):
+        """Cotangents of the inputs."""
+
+    def jvp2(self, saved, s, t):
+        """Second derivatives of the outputs along s and t, two tuples of tangents."""
+        raise NotImplementedError(f"{type(self).__name__} has no second derivatives")
+
+    def vjp2(self, saved, t, c):
+        """The gradient of <c, jvp(t)> in the inputs, for a tuple of tangents t and a tuple of cotangents c."""
+        raise NotImplementedError(f"{type(self).__name__} has no second derivatives")
 
     def fingerprint(self) -> str | None:
         """A digest of everything that the results depend on, the same in every process; None if there is no such thing.
@@ -40,11 +66,3 @@ class DiffMap(ABC):
         Graphs that outlive the process (torch.export, compiler caches) know a map by its fingerprint.
         """
         return None
-
-    @abstractmethod
-    def jvp(self, saved, *tangents: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Tangents of the outputs."""
-
-    @abstractmethod
-    def vjp(self, saved, *cotangents: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Cotangents of the inputs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class ConeLayer(DiffMap):
         self.solver, self.solver_args = solver, solver_args or {}
         self.solvers = ladder(self.structure, solver, self.solver_args)
         self.derivative = make_derivative(self.structure)
+        self.second_order = self.derivative.second_order
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
         self.saved = self._describe_saved()
 
@@ -86,14 +88,13 @@ class ConeLayer(DiffMap):
         logs = [Saved(size, (i,)) for i, size in enumerate(self.in_sizes)] if self.param_map.has_logs else []
         return (*data, *solution, *logs)
 
-    def _split(self, saved):
-        """(what the derivative saved, with the data in the item's units; x; units; theta or None)."""
+    def _point(self, saved):
         k = len(self.derivative.needs)
         end = k + 3 + len(self.derivative.extra)
         unit = saved[end]
         data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
         theta = saved[end + 1 :] if self.param_map.has_logs else None
-        return (*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta
+        return _Point((*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta)
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
@@ -161,19 +162,76 @@ class ConeLayer(DiffMap):
 
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
-        saved, x, unit, theta = self._split(saved)
-        data = self.param_map.jvp(theta, tangents)[:4]
-        dx, dy = self.derivative.jvp(saved, *(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
-        return self.recovery.jvp(x, dx * unit[..., :1], dy * unit[..., 1:])
+        point = self._point(saved)
+        return self.recovery.jvp(point.x, *self._along(point, self.param_map.jvp(point.theta, tangents)))
 
     def vjp(self, saved, *cotangents):
         """Cotangents of the parameters."""
-        saved, x, unit, theta = self._split(saved)
-        gx, gy = self.recovery.vjp(x, cotangents)
-        blocks = self.derivative.vjp(saved, gx * unit[..., :1], None if gy is None else gy * unit[..., 1:])
-        blocks = [rescale(name, a, unit) for name, a in zip(DATA, blocks, strict=True)]
-        grads = self.param_map.vjp(theta, (*blocks, None))
-        return tuple(np.zeros((*gx.shape[:-1], k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
+        point = self._point(saved)
+        gx, gy = self.recovery.vjp(point.x, cotangents)
+        grads = self.param_map.vjp(point.theta, (*self._back(point, gx, gy), None))
+        return self._filled(grads, gx.shape[:-1])
+
+    def jvp2(self, saved, s, t):
+        """Second derivatives of the outputs along s and t: the chain rule for recovery after solution after parameters."""
+        point = self._point(saved)
+        ds, dt = (self.param_map.jvp(point.theta, d) for d in (s, t))
+        dx, dy = point.outside(*self.derivative.jvp2(point.saved, point.inside(ds), point.inside(dt)))
+        if self.param_map.has_logs:
+            bent = self._along(point, self.param_map.jvp2(point.theta, s, t))
+            dx, dy = dx + bent[0], dy + bent[1]
+        values = self.recovery.jvp(point.x, dx, dy)
+        if self.recovery.has_exps:
+            more = self.recovery.jvp2(point.x, self._along(point, ds)[0], self._along(point, dt)[0])
+            values = tuple(v + w for v, w in zip(values, more, strict=True))
+        return values
+
+    def vjp2(self, saved, t, c):
+        """The gradient of <c, jvp(t)> in the parameters."""
+        point = self._point(saved)
+        gx, gy = self.recovery.vjp(point.x, c)
+        dt = self.param_map.jvp(point.theta, t)
+        blocks = point.inside(self.derivative.vjp2(point.saved, point.inside(dt), *point.outside(gx, gy)))
+        if self.recovery.has_exps:
+            bent = self._back(point, self.recovery.vjp2(point.x, self._along(point, dt)[0], c), None)
+            blocks = [g + h for g, h in zip(blocks, bent, strict=True)]
+        grads = self.param_map.vjp(point.theta, (*blocks, None))
+        if self.param_map.has_logs:
+            more = self.param_map.vjp2(point.theta, t, (*self._back(point, gx, gy), None))
+            grads = [g if h is None else g + h for g, h in zip(grads, more, strict=True)]
+        return self._filled(grads, blocks[1].shape[:-1])
+
+    def _along(self, point, data):
+        """Tangents of (x, y) along tangents of the blocks."""
+        return point.outside(*self.derivative.jvp(point.saved, *point.inside(data)))
+
+    def _back(self, point, gx, gy):
+        """Cotangents of P, q, A, b for cotangents of (x, y); gy None is zero."""
+        return point.inside(self.derivative.vjp(point.saved, *point.outside(gx, gy)))
+
+    def _filled(self, grads, lead):
+        return tuple(np.zeros((*lead, k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
+
+
+class _Point(NamedTuple):
+    """What forward has saved: for the derivative, with the data in the item's units; x; the units; theta or None.
+
+    The solution in its units is a function of the data in their units. Both changes of units are diagonal, so that each
+    is its own adjoint.
+    """
+
+    saved: tuple
+    x: np.ndarray
+    unit: np.ndarray
+    theta: tuple | None
+
+    def inside(self, data):
+        """Tangents of the data in the item's units; or cotangents, back from there."""
+        return [rescale(name, a, self.unit) for name, a in zip(DATA, data, strict=False)]
+
+    def outside(self, x, y):
+        """Tangents of the solution, (x, y), from the item's units; or cotangents, to them. y None is zero."""
+        return x * self.unit[..., :1], None if y is None else y * self.unit[..., 1:]
 
 
 def _replace(done, items, point, good):

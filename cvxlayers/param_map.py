@@ -102,12 +102,24 @@ class ParamMap:
 
         cotangents: one for each block, None for zero.
         """
+        return self._adjoint(cotangents, lambda g, i, log: g / theta[i] if log else g)
+
+    def jvp2(self, theta, s, t):
+        """Second derivatives of the five blocks along s and t, in geometric programs."""
+        d2phi = [-s[i] * t[i] / theta[i] ** 2 if log else np.zeros_like(theta[i]) for i, log in self.features]
+        return self._linear(d2phi, constant=False)
+
+    def vjp2(self, theta, t, cotangents):
+        """The gradient of <cotangents, jvp(theta, t)> in theta, in geometric programs; None as in `vjp`."""
+        return self._adjoint(cotangents, lambda g, i, log: -g * t[i] / theta[i] ** 2 if log else 0 * g)
+
+    def _adjoint(self, cotangents, through_feature):
+        """The sums over blocks of M_f' g, each passed on by through_feature(g, parameter, log)."""
         grads = [None] * len(self.sizes)
         for (_, terms), g in zip(self.blocks, cotangents, strict=True):
             for f, term in terms if g is not None else ():
                 i, log = self.features[f]
-                part = term.adjoint(g)
-                part = part / theta[i] if log else part
+                part = through_feature(term.adjoint(g), i, log)
                 grads[i] = part if grads[i] is None else grads[i] + part
         return grads
 

@@ -28,15 +28,10 @@ class Recovery:
     def __init__(self, outputs):
         self.outputs = tuple(outputs)
         self.sizes = tuple(o.term.shape[0] for o in self.outputs)
+        self.has_exps = any(o.exp for o in self.outputs)
 
     def _linear(self, x, y):
-        values = []
-        for term, dual, _ in self.outputs:
-            source = y if dual else x
-            value = np.zeros(source.shape[:-1] + term.shape[:1])
-            term.add_to(value, source)
-            values.append(value)
-        return values
+        return [_times(term, y if dual else x) for term, dual, _ in self.outputs]
 
     def apply(self, x, y):
         """x (..., n), y (..., m) -> outputs."""
@@ -44,24 +39,36 @@ class Recovery:
 
     def jvp(self, x, dx, dy):
         """Tangents of the outputs at x."""
-        values = self._linear(dx, dy)
-        if any(o.exp for o in self.outputs):
-            at = self._linear(x, dy)
-            values = [np.exp(a) * v if o.exp else v for a, v, o in zip(at, values, self.outputs, strict=True)]
-        return tuple(values)
+        values = zip(self.outputs, self._linear(dx, dy), strict=True)
+        return tuple(v * np.exp(_times(term, x)) if exp else v for (term, _, exp), v in values)
 
     def vjp(self, x, cotangents):
         """(gx, gy); gy is None if no output is a dual variable."""
         lead = np.broadcast_shapes(*(g.shape[:-1] for g in cotangents))
         gx, gy = np.zeros(lead + x.shape[-1:]), None
         for (term, dual, exp), g in zip(self.outputs, cotangents, strict=True):
-            if exp:
-                at = np.zeros(x.shape[:-1] + term.shape[:1])
-                term.add_to(at, x)
-                g = g * np.exp(at)
-            part = term.adjoint(g)
+            part = term.adjoint(g * np.exp(_times(term, x)) if exp else g)
             if dual:
                 gy = part if gy is None else gy + part
             else:
                 gx = gx + part
         return gx, gy
+
+    def jvp2(self, x, xs, xt):
+        """Second derivatives of the outputs at x along xs and xt: zero without exp."""
+        return tuple(
+            np.exp(_times(term, x)) * _times(term, xs) * _times(term, xt) if exp else np.zeros(term.shape[0])
+            for term, _, exp in self.outputs
+        )
+
+    def vjp2(self, x, xt, cotangents):
+        """The gradient in x of <cotangents, tangents of the outputs along xt>."""
+        terms = zip(self.outputs, cotangents, strict=True)
+        parts = [term.adjoint(g * np.exp(_times(term, x)) * _times(term, xt)) for (term, _, exp), g in terms if exp]
+        return sum(parts, np.zeros(x.shape[-1]))
+
+
+def _times(term, x):
+    out = np.zeros(x.shape[:-1] + term.shape[:1])
+    term.add_to(out, x)
+    return out

@@ -35,7 +35,7 @@ def test_parameter_map_tangent(name):
 @pytest.mark.parametrize("name", CASES)
 def test_recovery_adjoint(name):
     _, layer, _, _, saved = compiled(name)
-    _, x, _, _ = layer._split(saved)
+    x = layer._point(saved).x
     dx, dy = RNG.standard_normal((1, layer.structure.n)), RNG.standard_normal((1, layer.structure.m))
     out = layer.recovery.jvp(x, dx, dy)
     c = [RNG.standard_normal(o.shape) for o in out]

@@ -6,6 +6,10 @@ In the basis U every cone looks like an orthant: d = 1 is an active row, d = 0 a
 
 All arrays are (..., dim): any number of leading dimensions, the last one holds the rows of one cone.
 At a kink, where D does not exist, an element of the Clarke derivative is returned: the limit from the side d = 0.
+
+Second derivatives need the derivative of D itself, T(v)[a, h] = d/de D(v + e a) h at e = 0. The projection is the gradient
+of a function of v, so T is symmetric in a, h and a third vector. It is zero for polyhedral cones. Where D has a kink T
+belongs to the same side as D, and on the faces of a cone, where D is an element of the Clarke derivative, T is zero.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ class Spectrum(ABC):
         """D h, for h (..., dim)."""
         return self.back(self.d[..., None] * self.to(h[..., None]))[..., 0]
 
+    @abstractmethod
+    def third(self, a, h):
+        """T(v)[a, h], for a and h (..., dim)."""
+
 
 class Diagonal(Spectrum):
     """U = I: polyhedral cones."""
@@ -45,18 +53,8 @@ class Diagonal(Spectrum):
     def back(self, M):
         return M
 
-
-class Dense(Spectrum):
-    """U as an array (..., dim, dim)."""
-
-    def __init__(self, d, U):
-        self.d, self.U = d, U
-
-    def to(self, M):
-        return np.swapaxes(self.U, -1, -2) @ M
-
-    def back(self, M):
-        return self.U @ M
+    def third(self, a, h):
+        return np.zeros(np.broadcast_shapes(self.d.shape, a.shape, h.shape))
 
 
 class Cone(ABC):

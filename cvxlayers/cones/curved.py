@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from .base import Cone, Dense
+from .base import Cone, Spectrum
 
 _EPS = np.finfo(np.float64).eps
 
@@ -43,12 +43,41 @@ def increasing_root(f, x, lo, hi, lanes, floor):
     return root
 
 
+def log_slope(x, dx):
+    """(log |x|)' for vectors x (3, n) with the derivative dx."""
+    return (x * dx).sum(0) / (x * x).sum(0)
+
+
+class _Turning(Spectrum):
+    """U = [e, f, n] as an array (..., 3, 3), and the coefficients of (e n n), (f n n) and (n n n) in T (..., 3)."""
+
+    def __init__(self, d, U, cubic):
+        self.d, self.U, self.cubic = d, U, cubic
+
+    def to(self, M):
+        return np.swapaxes(self.U, -1, -2) @ M
+
+    def back(self, M):
+        return self.U @ M
+
+    def third(self, a, h):
+        a, h = (self.to(x[..., None])[..., 0] for x in (a, h))
+        last = ((a * h[..., 2:] + h * a[..., 2:])[..., :2] * self.cubic[..., :2]).sum(-1, keepdims=True)
+        along = np.concatenate([np.zeros((*last.shape[:-1], 2)), last], -1)
+        return self.back((along + self.cubic * (a * h)[..., 2:])[..., None])[..., 0]
+
+
 class Curved(Cone):
     """Three rows; the boundary consists of rays s_dir(rho), with the dual rays y_dir(rho) orthogonal to them.
 
     w = a s_dir(rho) - b y_dir(rho). Along rho, s_dir stays orthogonal to y_dir and y_dir to s_dir; so the derivative of
     proj_K at w maps s_dir to itself, y_dir to 0, and n = s_dir x y_dir to a <s_dir', n> / <a s_dir' - b y_dir', n> n.
     On the cones here <s_dir', n> = g |y_dir|^2 and <y_dir', n> = -h |s_dir|^2, up to a common sign, with g, h > 0.
+
+    The unit vectors e, f, n of the three only turn: e' = k n, f' = -l n, n' = -k e + l f. With w = S e - T f this gives
+    drho = <dw, n> / C, C = k S + l T, and from D = e e' + (k S / C) n n' its derivative, the symmetric cubic form
+        kl/C^2 (T (e n n) + S (f n n)) + kl S T/C^3 (log k/l)' (n n n),    k = g |y_dir| / |s_dir|^2, l = h |s_dir| / |y_dir|^2,
+    where (e n n) is <e,a><n,h> n + <n,a><e,h> n + <n,a><n,h> e.
     """
 
     dim = 3
@@ -62,7 +91,10 @@ class Curved(Cone):
 
     @abstractmethod
     def _rays(self, w):
-        """a, s_dir, g, b, y_dir, h for curved w (3, n). g and h belong to the lengths chosen for s_dir and y_dir."""
+        """a, s_dir, g, b, y_dir, h, turn for curved w (3, n). g and h belong to the lengths chosen for s_dir and y_dir.
+
+        turn: (log k/l)' = (log g/h)' + 3 (log |y_dir|/|s_dir|)', for unscaled rays, times the common sign.
+        """
 
     def _solve(self, v):
         """Scaled w (3, n), exponents (n,), d (3, n), the indices of the curved items, and their rays."""
@@ -84,7 +116,7 @@ class Curved(Cone):
         w, exponent, d, curved, rays = self._solve(v)
         y, s = np.where(d > 0, -w, 0.0), np.where(d > 0, 0.0, w)
         if curved.size:
-            a, s_dir, _, b, y_dir, _ = rays
+            a, s_dir, _, b, y_dir, *_ = rays
             y[:, curved], s[:, curved] = b * y_dir, a * s_dir
         return np.ldexp(y, exponent).T.reshape(v.shape), np.ldexp(s, exponent).T.reshape(v.shape)
 
@@ -92,18 +124,22 @@ class Curved(Cone):
         return self.split(v)[0]
 
     def spectrum(self, v):
-        _, _, d, curved, rays = self._solve(v)
+        _, exponent, d, curved, rays = self._solve(v)
         U = np.zeros((d.shape[1], 3, 3))
         U[:, [0, 1, 2], [0, 1, 2]] = 1.0
+        cubic = np.zeros(d.shape)
         if curved.size:
             with np.errstate(all="ignore"):  # for NaN in, NaN out
-                a, s_dir, g, b, y_dir, h = rays
+                a, s_dir, g, b, y_dir, h, turn = rays
                 s_norm, y_norm = np.sqrt((s_dir**2).sum(0)), np.sqrt((y_dir**2).sum(0))
                 e, f = s_dir / s_norm, y_dir / y_norm
                 n = e[[1, 2, 0]] * f[[2, 0, 1]] - e[[2, 0, 1]] * f[[1, 2, 0]]
-                n_s, n_y = a * g / s_norm / s_norm, b * h / y_norm / y_norm
-                total = n_s + n_y
-                d[0, curved], d[1, curved] = 0.0, 1.0
-                d[2, curved] = np.where(total > 0, n_y / np.where(total > 0, total, 1.0), 0.0)
+                k, l, S, T = g * y_norm / s_norm / s_norm, h * s_norm / y_norm / y_norm, a * s_norm, b * y_norm
+                n_s, n_y = k * S, l * T
+                total = np.where(n_s + n_y > 0, n_s + n_y, np.inf)
+                d[0, curved], d[1, curved], d[2, curved] = 0.0, 1.0, n_y / total
                 U[curved] = np.stack([e, f, n]).transpose(2, 1, 0)
-        return Dense(d.T.reshape(v.shape), U.reshape(v.shape + (3,)))
+                part = k / total * (l / total)
+                cubic[:, curved] = np.stack([part * T, part * S, part * S * T / total * turn])
+                cubic = np.ldexp(cubic, -exponent)
+        return _Turning(d.T.reshape(v.shape), U.reshape(v.shape + (3,)), cubic.T.reshape(v.shape))

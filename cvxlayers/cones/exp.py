@@ -12,7 +12,7 @@ the eigenvalues of D, for K*, equal to 0, 1 and a quotient of positive numbers (
 
 import numpy as np
 
-from .curved import Curved, increasing_root
+from .curved import Curved, increasing_root, log_slope
 
 
 def _balance(rho, lanes):
@@ -74,4 +74,6 @@ class Exp(Curved):
         # a and b by projection of w on the rays: the best conditioned of the formulas for them
         a = np.maximum((w * s_dir).sum(0) / (s_dir**2).sum(0), 0.0)
         b = np.maximum(-(w * y_dir).sum(0) / (y_dir**2).sum(0), 0.0)
-        return a, s_dir, k, b, y_dir, l
+        ds_dir, dy_dir = np.stack([k, 0 * k, s_dir[2]]), np.stack([0 * l, l, -y_dir[2]])
+        turn = 2.0 + 3.0 * (log_slope(y_dir, dy_dir) - log_slope(s_dir, ds_dir))
+        return a, s_dir, k, b, y_dir, l, turn

@@ -13,7 +13,7 @@ alpha log alpha + (1-alpha) log(1-alpha) - L. They do where b may vanish exponen
 
 import numpy as np
 
-from .curved import Curved, increasing_root
+from .curved import Curved, increasing_root, log_slope
 
 
 class Power(Curved):
@@ -79,4 +79,7 @@ class Power(Curved):
         a, b, X, U, _ = self._point(p, lanes[:2], z)
         a, b, X, U = np.where(swap, b, a), np.where(swap, a, b), np.where(swap, U, X), np.where(swap, X, U)
         one = np.where(w[2] < 0, -1.0, 1.0)[None]
-        return a, np.concatenate([X, one]), X[0] * X[1], b, np.concatenate([U, -one]), U[0] * U[1]
+        # rho with X = e^(be rho), Y = e^(-al rho)
+        s_dir, y_dir, rate = np.concatenate([X, one]), np.concatenate([U, -one]), np.array([[be], [-al], [0.0]])
+        turn = 2.0 * (be - al) - 3.0 * (log_slope(y_dir, rate * y_dir) + log_slope(s_dir, rate * s_dir))
+        return a, s_dir, X[0] * X[1], b, y_dir, U[0] * U[1], -one[0] * turn

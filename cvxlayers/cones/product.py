@@ -37,6 +37,13 @@ class _Blocks(Spectrum):
     def back(self, M):
         return self._each(M, "back")
 
+    def third(self, a, h):
+        out = np.zeros(np.broadcast_shapes(self.d.shape, a.shape, h.shape))
+        for rows, count, spec in self.parts:
+            a_rows, h_rows = (x[..., rows].reshape(*x.shape[:-1], count, -1) for x in (a, h))
+            out[..., rows] = spec.third(a_rows, h_rows).reshape(*out.shape[:-1], -1)
+        return out
+
 
 class ProductCone(Cone):
     """K of a `ConeDims`: zero, nonneg, soc, psd, exp, power.

@@ -4,6 +4,10 @@ svec stacks the upper triangle column by column, (0,0), (0,1), (1,1), (0,2), ...
 sqrt2, so that svec(X)'svec(Y) = trace(XY). (Clarabel's order; other solvers' orders are permutations of it, in their files.)
 With V = Q diag(l) Q':  proj = Q diag(max(l, 0)) Q',  D[H] = Q (w o Q'HQ) Q',  w_ij = 1, 0 or l_i / (l_i - l_j) where
 both, none or only the i-th of the two eigenvalues are positive.
+T[G, H] = Q (sum over k of f_ikj (G_ik H_kj + H_ik G_kj))_ij Q' for G and H in the basis Q, f the second divided difference
+of max(l, 0): zero if the three eigenvalues agree in sign; else, with o the odd one out and W_ij = 1 / (|l_i| + |l_j|)
+between eigenvalues of different sign, |l_o| times the two W that join o to the others. Nothing is subtracted, so
+coinciding eigenvalues do no harm.
 """
 
 import numpy as np
@@ -33,8 +37,8 @@ class _Svec:
 class _Congruence(Spectrum):
     """U m = svec(Q mat(m) Q')."""
 
-    def __init__(self, d, Q, svec):
-        self.d, self.Q, self.svec = d, Q, svec
+    def __init__(self, d, l, Q, svec):
+        self.d, self.l, self.Q, self.svec = d, l, Q, svec
 
     def _congruence(self, L, M):
         X = self.svec.mat(np.swapaxes(M, -1, -2))  # (..., c, k, k)
@@ -46,6 +50,15 @@ class _Congruence(Spectrum):
 
     def back(self, M):
         return self._congruence(self.Q, M)
+
+    def third(self, a, h):
+        Q, positive, size = self.Q, self.l > 0, np.abs(self.l)
+        odd = positive[..., :, None] != positive[..., None, :]
+        W = np.where(odd, 1.0 / np.where(odd, size[..., :, None] + size[..., None, :], 1.0), 0.0)
+        G, H = (np.swapaxes(Q, -1, -2) @ self.svec.mat(x) @ Q for x in (a, h))
+        WG, WH = W * G, W * H * size[..., :, None]
+        half = WG @ WH + W * (WH @ G + size[..., :, None] * (WG @ H))  # where W vanishes it leaves out the other signs
+        return self.svec.vec(Q @ (half + np.swapaxes(half, -1, -2)) @ np.swapaxes(Q, -1, -2))
 
 
 class PSD(Cone):
@@ -65,4 +78,4 @@ class PSD(Cone):
         pos, neg = np.maximum(i, j), np.minimum(i, j)
         mixed = (pos > 0) & (neg <= 0)
         d = np.where(mixed, pos / np.where(mixed, pos - neg, 1.0), neg > 0)
-        return _Congruence(d, Q, self.svec)
+        return _Congruence(d, l, Q, self.svec)

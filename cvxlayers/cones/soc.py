@@ -3,6 +3,8 @@
 With r = |z|, u = z/r, a = max(t + r, 0), c = max(t - r, 0):  proj = ((a + c)/2, (a - c)/2 u).
 D has the eigenvectors (1, u)/sqrt2, (1, -u)/sqrt2 and (0, w) for every w orthogonal to u, with the eigenvalues
 1[t + r > 0], 1[t - r > 0] and (a - c)/(2r).  U is applied through the Householder reflection that takes e1 to u.
+Where |t| < r, D = 1/2 [1, u'; u, (1 + tau) I - tau uu'] with tau = t/r: only u and tau move, du = (I - uu') dz / r and
+dtau = (dt - tau u'dz) / r. Elsewhere D is constant.
 """
 
 import numpy as np
@@ -24,10 +26,10 @@ def _polar(v):
 
 
 class _Reflected(Spectrum):
-    """U = [(1, u)/sqrt2, (1, -u)/sqrt2, (0, H e2), (0, H e3), ...] with H = I - 2hh'/h'h, H e1 = u."""
+    """U = [(1, u)/sqrt2, (1, -u)/sqrt2, (0, H e2), (0, H e3), ...] with H = I - 2hh'/h'h, H e1 = u, at v = (t, r u)."""
 
-    def __init__(self, d, u):
-        self.d = d
+    def __init__(self, d, t, r, u):
+        self.d, self.t, self.r, self.u = d, t, r, u
         self.sign = np.where(u[..., 0] > 0, 1.0, -1.0)  # H e1 = -sign u: the reflection without cancellation
         h = u * self.sign[..., None]
         h[..., 0] += 1.0
@@ -54,6 +56,21 @@ class _Reflected(Spectrum):
         top = np.broadcast_to((_H * (a + c))[..., None, :], Z.shape[:-2] + (1, Z.shape[-1]))
         return np.concatenate([top, Z], -2)
 
+    def third(self, a, h):
+        bent = (self.d[..., 0] > 0) & (self.d[..., 1] == 0) & (self.r > np.finfo(np.float64).tiny)
+        r, u = np.where(bent, self.r, 1.0)[..., None], self.u
+        tau = np.where(bent, self.t, 0.0)[..., None] / r
+        at, az, ht, hz = a[..., :1], a[..., 1:], h[..., :1], h[..., 1:]
+        ua, uh = _dot(u, az), _dot(u, hz)
+        du, dtau, across = (az - ua * u) / r, (at - tau * ua) / r, hz - uh * u
+        top = _dot(du, hz)
+        z = du * ht + dtau * across - tau * (uh * du + top * u)
+        return np.where(bent[..., None], 0.5 * np.concatenate([np.broadcast_to(top, (*z.shape[:-1], 1)), z], -1), 0.0)
+
+
+def _dot(a, b):
+    return (a * b).sum(-1, keepdims=True)
+
 
 class SOC(Cone):
     """One cone of `dim` >= 2 rows (t, z)."""
@@ -74,4 +91,4 @@ class SOC(Cone):
         mid = np.where(bent, np.maximum(t + r, 0) / np.where(bent, 2 * r, 1.0), t > 0)
         d = np.empty(v.shape)
         d[..., 0], d[..., 1], d[..., 2:] = t + r > 0, t - r > 0, mid[..., None]
-        return _Reflected(d, u)
+        return _Reflected(d, t, r, u)

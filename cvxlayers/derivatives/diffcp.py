@@ -25,6 +25,7 @@ class Diffcp:
     """
 
     quadratic = False
+    second_order = False
     needs = ("q", "A", "b")
     extra: tuple[int, ...] = ()
 

@@ -4,6 +4,15 @@
     vjp:                                              K [wx; w] = -[gx; B'gy];    wy = Bw
           gq = wx    gb = -wy    gP = 1/2 (wx x' + x wx')    gA = y wx' + wy x'       only on the sparsity pattern
 
+Second derivatives are one more solve with the same K. With the tangents (dx, dv, dy) along s and t, dv = A dx + dy + r2,
+and the derivative T of D = d proj_K* / dv:
+
+    jvp2:  r1 = Ps xt + Pt xs + As'yt + At'ys,    r2 = As xt + At xs,    T = T(v)[vs, vt]
+           (x'', y'') = solution for (r1 + A'T, r2 + T), plus (0, T)
+    vjp2:  with (wx, wy) as in vjp and wv = A wx + wy + gy, the gradient of <wx, r1> + <wy, r2> + <wv, T[vs, vt]> in s:
+           with T = T(v)[vt, wv], the first-order formulas with (xt, yt) in place of (x, y), plus vjp of
+           gx = Pt wx + At'wy + A'T,    gy = At wx + T,    with T added to wy
+
 One symmetric K (see `linsolve`) serves both, so <c, jvp(t)> = <vjp(c), t> to rounding. Source: implicit differentiation
 of the normalized residual map, Agrawal, Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019),
 here without the homogeneous embedding and with P.
@@ -25,6 +34,7 @@ class Implicit:
     """
 
     quadratic = True
+    second_order = True
     needs = ("P", "A")
 
     def __init__(self, structure: Structure):
@@ -36,26 +46,69 @@ class Implicit:
         """The arrays that `saved` has beside the data and the solution, (B, extra[i])."""
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
-    def _solve(self, saved, r1, r2):
+    def _solver(self, saved):
+        """(System, the function (r1, r2) -> (u, Bw)) at the saved point."""
         P, A, _, v, _, F = saved
-        with blas_for(self.N):
-            if self.N <= DENSE:
-                inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
-            else:
-                inverse = ItemFactors(self.structure, P, A, v).inverse
-            return System(self.structure, P, A, v).solve(inverse, r1, r2)
+        system = System(self.structure, P, A, v)
+        if self.N <= DENSE:
+            inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
+        else:
+            inverse = ItemFactors(self.structure, P, A, v).inverse
+        return system, lambda r1, r2: system.solve(inverse, r1, r2)
+
+    def _residual(self, x, y, dP, dq, dA, db):
+        """(r1, r2): the change of Px + q + A'y and Ax - b with the data."""
+        S = self.structure
+        return S.P.matvec(dP, x) + dq + S.A.rmatvec(dA, y), S.A.matvec(dA, x) - db
+
+    def _gradient(self, x, y, wx, wy):
+        """The adjoint of `_residual`."""
+        S = self.structure
+        gP = 0.5 * (S.P.outer(wx, x) + S.P.outer(x, wx))
+        return gP, wx, S.A.outer(y, wx) + S.A.outer(wy, x), -wy
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
-        S, (_, _, x, _, y, _) = self.structure, saved
-        r1 = S.P.matvec(dP, x) + dq + S.A.rmatvec(dA, y)
-        r2 = S.A.matvec(dA, x) - db
-        return self._solve(saved, r1, r2)
+        _, _, x, _, y, _ = saved
+        with blas_for(self.N):
+            _, solve = self._solver(saved)
+            return solve(*self._residual(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
         """(gP, gq, gA, gb); gy None is zero."""
-        S, (_, _, x, v, y, _) = self.structure, saved
-        wx, wy = self._solve(saved, gx, 0 * v if gy is None else gy)
-        gP = 0.5 * (S.P.outer(wx, x) + S.P.outer(x, wx))
-        gA = S.A.outer(y, wx) + S.A.outer(wy, x)
-        return gP, wx, gA, -wy
+        _, _, x, v, y, _ = saved
+        with blas_for(self.N):
+            _, solve = self._solver(saved)
+            return self._gradient(x, y, *solve(gx, 0 * v if gy is None else gy))
+
+    def jvp2(self, saved, s, t):
+        """(x'', y'') along the tangents s and t of the data."""
+        S, (_, A, x, _, y, _) = self.structure, saved
+        with blas_for(self.N):
+            system, solve = self._solver(saved)
+            (xs, ys, vs), (xt, yt, vt) = (self._tangent(A, solve, x, y, d) for d in (s, t))
+            T = system.spectrum.third(vs, vt)
+            s1, s2 = self._residual(xt, yt, s[0], 0, s[2], 0)
+            t1, t2 = self._residual(xs, ys, t[0], 0, t[2], 0)
+            dx, dy = solve(s1 + t1 + S.A.rmatvec(A, T), s2 + t2 + T)
+            return dx, dy + T
+
+    def vjp2(self, saved, t, gx, gy):
+        """(gP, gq, gA, gb) of <gx, dx> + <gy, dy>, (dx, dy) the tangents along t; gy None is zero."""
+        S, (_, A, x, v, y, _) = self.structure, saved
+        gy = 0 * v if gy is None else gy
+        with blas_for(self.N):
+            system, solve = self._solver(saved)
+            xt, yt, vt = self._tangent(A, solve, x, y, t)
+            wx, wy = solve(gx, gy)
+            T = system.spectrum.third(vt, S.A.matvec(A, wx) + wy + gy)
+            g1, g2 = self._residual(wx, wy, t[0], 0, t[2], 0)
+            ux, uy = solve(g1 + S.A.rmatvec(A, T), g2 + T)
+        first, second = self._gradient(xt, yt, wx, wy), self._gradient(x, y, ux, uy + T)
+        return first[0] + second[0], second[1], first[2] + second[2], second[3]
+
+    def _tangent(self, A, solve, x, y, d):
+        """(dx, dy, dv) along the tangent d of the data."""
+        r1, r2 = self._residual(x, y, *d)
+        dx, dy = solve(r1, r2)
+        return dx, dy, self.structure.A.matvec(A, dx) + dy + r2
