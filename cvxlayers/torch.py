@@ -9,15 +9,15 @@ custom op has no forward mode, and jvp through it is silently zero) nor the insi
 from __future__ import annotations
 
 import inspect
-import uuid
 import weakref
 
 import numpy as np
 
 from .batching import leading_dims
+from .calls import Handle, call, call_on_host, gradient, result_sizes, shapes, split, tangent, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
-from .layer import ConeLayer
+from .interface import Interface, argument, check_complex
 
 try:
     import torch
@@ -35,30 +35,12 @@ _REGISTRY: dict[str, weakref.WeakSet[_Handle]] = {}
 _TRACED: dict[str, _Handle] = {}  # what a graph refers to stays
 
 
-class _Handle:
-    """A map with the key that stands for it in graphs: equal maps have equal keys, in every process.
-
-    variants: the same layer with other solver options, by the options of a call.
-    """
+class _Handle(Handle):
+    """A map that graphs find by its key."""
 
     def __init__(self, diffmap):
-        self.map, self.key = diffmap, diffmap.fingerprint() or uuid.uuid4().hex
-        self.variants: dict[str, _Handle] = {}
+        super().__init__(diffmap)
         _REGISTRY.setdefault(self.key, weakref.WeakSet()).add(self)
-
-    def __reduce__(self):
-        return _Handle, (self.map,)
-
-    def variant(self, solver_args):
-        """The handle for a call with these options on top."""
-        if not solver_args:
-            return self
-        if not isinstance(solver_args, dict):
-            raise ProblemError(f"solver_args is a {type(solver_args).__name__}; expected a dictionary of options")
-        name = repr(sorted(solver_args.items(), key=str))
-        if name not in self.variants:
-            self.variants[name] = _Handle(self.map.with_solver_args(solver_args))
-        return self.variants[name]
 
 
 def _find(key):
@@ -72,41 +54,30 @@ def _find(key):
     return handle
 
 
-def _broadcast(args):
+def _broadcast(*leads):
     """Leading dimensions of a call. Sizes may be symbolic, so 1 is recognized only where it is a plain int."""
-    lead = list(args[0].shape[:-1]) if args else []
-    for a in args[1:]:
-        for d, size in enumerate(lead):
+    out = list(leads[0]) if leads else []
+    for lead in leads[1:]:
+        for d, size in enumerate(out):
             if isinstance(size, int) and size == 1:
-                lead[d] = a.shape[d]
-    return tuple(lead)
+                out[d] = lead[d]
+    return tuple(out)
 
 
 def _shapes(diffmap, kind, args):
-    """(shapes of the results in the caller's dtype, shapes of the saved arrays in float64)."""
-    lead = _broadcast(args)
-    if kind != "forward":
-        return [(*lead, k) for k in (diffmap.out_sizes if kind == "jvp" else diffmap.in_sizes)], []
-    saved = [(*(_broadcast([args[i] for i in s.inputs]) or (1,) * len(lead)), s.size) for s in diffmap.saved]
-    return [(*lead, k) for k in diffmap.out_sizes], saved
+    return shapes(diffmap, kind, [a.shape[:-1] for a in args], _broadcast)
 
 
 def _run(diffmap, kind, args):
-    """The computation itself, on plain tensors. theta only carries derivatives: jvp and vjp read `saved`."""
-    shapes, saved_shapes = _shapes(diffmap, kind, args)
-    dtype, device = args[0].dtype, args[0].device
-    if any(0 in shape[:-1] for shape in shapes):
-        return [torch.zeros(s, dtype=dtype, device=device) for s in shapes] + [
-            torch.zeros(s, dtype=torch.float64) for s in saved_shapes
-        ]
-    if kind == "forward":
-        results, saved = diffmap.forward(*map(_array, args))
-    else:
-        arrays = [_array(a) for a in args[len(diffmap.in_sizes) :]]
-        k = len(diffmap.saved)
-        results, saved = getattr(diffmap, kind)(tuple(arrays[:k]), *arrays[k:]), ()
-    out = [_tensor(a, shape).to(device, dtype) for a, shape in zip(results, shapes, strict=True)]
-    return out + [_tensor(a, shape) for a, shape in zip(saved, saved_shapes, strict=True)]
+    """The computation itself. theta only carries derivatives: the other kinds read `saved`."""
+    use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
+    dtype, device, want = args[0].dtype, args[0].device, _shapes(diffmap, kind, args)
+    if diffmap.native:
+        results, saved = call(diffmap, kind, use)
+        own = [r.to(dtype).expand(shape).clone() for r, shape in zip(results, want[0], strict=True)]
+        return own + [a.expand(shape).clone() for a, shape in zip(saved, want[1], strict=True)]
+    results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
+    return [_tensor(a).to(device, dtype) for a in results] + [_tensor(a) for a in saved]
 
 
 def _array(tensor):
@@ -116,9 +87,9 @@ def _array(tensor):
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def _tensor(array, shape):
+def _tensor(array):
     """A tensor of its own: no memory shared with other results or with the arguments."""
-    return torch.from_numpy(np.array(array if array.shape == shape else np.broadcast_to(array, shape), order="C"))
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())
@@ -153,13 +124,14 @@ def _apply(handle, kind, *args):
 
 
 class _Host(torch.autograd.Function):
-    """(handle, kind, *args) -> results. kind and args: "forward" theta; "jvp" theta, saved, tangents; "vjp" theta, saved,
-    cotangents. The two linear kinds are each other's transposes, so backward and jvp of all three are calls of `_Host`."""
+    """(handle, kind, *args) -> results, for the kinds and arguments of `calls`: its backward and its jvp are calls of
+    `_Host` again."""
 
     @staticmethod
     def forward(handle, kind, *args):
-        results = _run(handle.map, kind, args) if _plain(args) else _op(handle.key, kind, list(args))
-        return tuple(results)
+        if handle.map.native or _plain(args):
+            return tuple(_run(handle.map, kind, args))
+        return tuple(_op(handle.key, kind, list(args)))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -172,37 +144,45 @@ class _Host(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
-        handle, kind, args = ctx.handle, ctx.kind, ctx.saved_tensors
-        i, k = len(handle.map.in_sizes), len(handle.map.saved)
-        theta, saved = args[:i], args[i : i + k]
+        handle, kind = ctx.handle, ctx.kind
+        theta, saved, groups = split(handle.map, kind, ctx.saved_tensors)
         needs = ctx.needs_input_grad[2:]
         grads = [None] * len(needs)
-        linear = 0 if kind == "forward" else i + k
-        if kind != "forward" and any(needs[:i]):
-            raise _no_second_derivative()
-        sizes = handle.map.in_sizes if kind == "vjp" else handle.map.out_sizes
-        if any(needs[linear:]) and any(c is not None for c in cotangents):
-            full = [_zeros(args[0], size) if c is None else c for c, size in zip(cotangents, sizes, strict=False)]
-            transposed = _apply(handle, "jvp" if kind == "vjp" else "vjp", *theta, *saved, *full)
-            for j, g in enumerate(transposed):
-                if needs[linear + j]:
-                    grads[linear + j] = _unbroadcast(g, args[linear + j])
+        if all(c is None for c in cotangents):
+            return (None, None, *grads)
+        c = _filled(cotangents, result_sizes(handle.map, kind), theta[0])
+
+        def fill(start, like, call):
+            if any(needs[start : start + len(like)]):
+                kind, rest = call()
+                for j, g in enumerate(_apply(handle, kind, *theta, *saved, *_joined(rest)), start):
+                    if needs[j]:
+                        grads[j] = _unbroadcast(g, like[j - start])
+
+        fill(0, theta, lambda: gradient(handle.map, kind, groups, c))
+        start = len(theta) + len(saved)
+        for k, group in enumerate(groups):
+            fill(start, group, lambda k=k: transposed(kind, groups, c)[k])
+            start += len(group)
         return (None, None, *grads)
 
     @staticmethod
     def jvp(ctx, *tangents):
-        handle, kind, args = ctx.handle, ctx.kind, ctx.saved_tensors
-        i, k = len(handle.map.in_sizes), len(handle.map.saved)
-        tangents = tangents[2:]
-        linear = 0 if kind == "forward" else i + k
-        if kind != "forward" and any(t is not None for t in tangents[:i]):
-            raise _no_second_derivative()
-        full = [
-            _zeros(a, a.shape[-1]) if t is None else t
-            for t, a in zip(tangents[linear:], args[linear:] if linear else args[:i], strict=True)
-        ]
-        out = _apply(handle, "jvp" if kind == "forward" else kind, *args[: i + k], *full)
-        return (*out, *(None for _ in handle.map.saved)) if kind == "forward" else out
+        handle, kind = ctx.handle, ctx.kind
+        theta, saved, groups = split(handle.map, kind, ctx.saved_tensors)
+        parts = []
+        if any(t is not None for t in tangents[2 : 2 + len(theta)]):
+            parts.append(tangent(handle.map, kind, groups, _filled(tangents[2:], handle.map.in_sizes, theta[0])))
+        start = 2 + len(theta) + len(saved)
+        for k, group in enumerate(groups):
+            own = tangents[start : start + len(group)]
+            if any(t is not None for t in own):
+                moved = _filled(own, [a.shape[-1] for a in group], theta[0])
+                parts.append((kind, (*groups[:k], moved, *groups[k + 1 :])))
+            start += len(group)
+        out = [_apply(handle, kind, *theta, *saved, *_joined(rest)) for kind, rest in parts]
+        total = [sum(terms[1:], terms[0]) for terms in zip(*out, strict=True)]
+        return (*total, *(None for _ in saved)) if kind == "forward" else tuple(total)
 
     @staticmethod
     def vmap(info, in_dims, handle, kind, *args):
@@ -217,12 +197,15 @@ class _Host(torch.autograd.Function):
 _Host.forward.__signature__ = inspect.signature(_Host.forward)  # type: ignore[attr-defined]
 
 
-def _no_second_derivative():
-    return NotImplementedError("cvxlayers: second derivatives of a layer are not available")
+def _joined(groups):
+    return [a for group in groups for a in group]
 
 
-def _zeros(like, size):
-    return like.new_zeros((1,) * (like.dim() - 1) + (size,))
+def _filled(tensors, sizes, like):
+    """Tangents or cotangents with zeros, of leading dimensions 1, in place of None."""
+    return [
+        like.new_zeros((1,) * (like.dim() - 1) + (size,)) if t is None else t for t, size in zip(tensors, sizes, strict=False)
+    ]
 
 
 def _unbroadcast(g, like):
@@ -288,14 +271,8 @@ def _evaluate_layer_in_graph(key, options, *values):
     return _evaluate_layer(handle, values)
 
 
-class CvxpyLayer(nn.Module):
-    """The solution of a parametrized CVXPY problem as a function of its parameters.
-
-    problem: a DPP problem (a log-log convex one with gp=True). parameters: all of its cp.Parameter, in the order of the
-    call. variables: what to return: cp.Variable, or dual variables of constraints (`constraint.dual_variables[0]`).
-    solver: "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
-    derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). The keywords params=, out= and
-    out_vars= stand for parameters= and variables=.
+class CvxpyLayer(Interface, nn.Module):
+    """The solution of a parametrized CVXPY problem as a function of its parameters; a module.
 
     Example:
         >>> import cvxpy as cp, torch
@@ -303,32 +280,10 @@ class CvxpyLayer(nn.Module):
         >>> layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
         >>> layer(torch.tensor([1.0, -1.0], dtype=torch.float64))[0].round(decimals=6)
         tensor([1., 0.], dtype=torch.float64)
-
-    Raises ProblemError if the problem has no layer, with the offending expression.
     """
 
-    def __init__(
-        self,
-        problem,
-        parameters=None,
-        variables=None,
-        solver=None,
-        gp=False,
-        solver_args=None,
-        *,
-        derivative="implicit",
-        params=None,
-        out=None,
-        out_vars=None,
-    ):
-        super().__init__()
-        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place
-            solver, gp = None, solver
-        parameters = _one_of("parameters", parameters=parameters, params=params)
-        variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
-        self._handle = _Handle(
-            ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args, derivative=derivative)
-        )
+    _handle_type = _Handle
+    __repr__ = nn.Module.__repr__
 
     def forward(self, *values, solver_args=None):
         """Solve for these parameter values.
@@ -343,19 +298,7 @@ class CvxpyLayer(nn.Module):
         return _evaluate_layer(self._handle.variant(solver_args), values)
 
     def extra_repr(self):
-        m = self._handle.map
-        inputs = ", ".join(f"{p.name}{list(p.shape)}" for p in m.parameters)
-        outputs = ", ".join(f"{o.name}{list(o.shape)}" for o in m.outputs)
-        return f"({inputs}) -> ({outputs}); n={m.structure.n}, cones: {m.structure.cones}, solver: {m.solvers[0].name}"
-
-
-def _one_of(name, **spellings):
-    given = [v for v in spellings.values() if v is not None]
-    if len(given) != 1:
-        raise ProblemError(f"pass {name}=[...] once; got it {len(given)} times (spellings: {', '.join(spellings)})")
-    if not isinstance(given[0], (list, tuple)):
-        raise ProblemError(f"{name} is a {type(given[0]).__name__}; expected a list")
-    return list(given[0])
+        return self._summary()
 
 
 def _as_tensor(value, position, parameters):
@@ -364,16 +307,10 @@ def _as_tensor(value, position, parameters):
             value = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             found = type(value).__name__
-            raise ShapeError(f"{_argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+            raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
     if value.layout != torch.strided:
-        raise ShapeError(f"{_argument(position, parameters)} is a sparse tensor; expected a dense one (.to_dense())")
+        raise ShapeError(f"{argument(position, parameters)} is a sparse tensor; expected a dense one (.to_dense())")
     return value
-
-
-def _argument(position, parameters):
-    return (
-        f"parameter {parameters[position].name!r} (position {position})" if position < len(parameters) else f"value {position}"
-    )
 
 
 def _flat(value, shape, info):
@@ -382,9 +319,7 @@ def _flat(value, shape, info):
 
 
 def _real(value, info):
-    if value.is_complex() != info.complex:
-        found, expected = ("complex", "real") if value.is_complex() else ("real", "complex")
-        raise ShapeError(f"parameter {info.name!r} (position {info.position}) got a {found} tensor; expected a {expected} one")
+    check_complex(info, value.is_complex())
     return torch.view_as_real(value.resolve_conj()) if info.complex else value
 
 

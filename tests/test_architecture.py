@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cvxlayers"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FRAMEWORKS = {"torch": {"torch.py"}, "jax": {"jax.py"}, "tensorflow": {"tensorflow.py"}, "keras": {"tensorflow.py"}}
+FRAMEWORKS = {"torch": {"torch.py"}, "jax": {"jax.py"}, "tensorflow": {"tensorflow.py"}, "keras": {"keras.py"}}
 SOLVER_PACKAGES = {
     "moreau": {"solvers/moreau.py"},
     "moreau_cpu": {"solvers/moreau.py"},
@@ -27,6 +27,7 @@ LAYERS = [
     "units",
     "batching",
     "diffmap",
+    "calls",
     "parameters",
     "param_map",
     "recover",
@@ -38,7 +39,11 @@ LAYERS = [
     "checks",
     "canonicalize",
     "layer",
+    "interface",
     "torch",
+    "jax",
+    "tensorflow",
+    "keras",
 ]  # each may import those before it
 
 

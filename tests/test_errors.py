@@ -144,7 +144,7 @@ def test_logarithms_need_positive_values():
 
 
 def test_complex_where_real_is_expected():
-    with pytest.raises(ShapeError, match=r"'c' .* got a complex tensor; expected a real one"):
+    with pytest.raises(ShapeError, match=r"'c' .* got a complex value; expected a real one"):
         linear()(torch.zeros(2, dtype=torch.complex128))
 
 

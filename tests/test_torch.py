@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from cvxlayers.torch import CvxpyLayer, lift
 
+from .conic import ROWS
 from .problems import CASES
-from .torch_support import Cube, leaves, make, qp_function
+from .torch_support import Cube, conic_loss, leaves, make, qp_function
 
 SOME = ("qp", "socp", "psd_variable", "entropy", "geometric", "complex_least_squares", "parameter_kinds")
 
@@ -215,26 +216,60 @@ def test_checkpoint(qp):
     assert all(torch.equal(x.grad, y.grad) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        pytest.param(lambda loss, p: hessian(loss)(p), id="hessian"),
-        pytest.param(lambda loss, p: jacrev(grad(loss))(p), id="reverse over reverse"),
-        pytest.param(lambda loss, p: jacfwd(jacfwd(loss))(p), id="forward over forward"),
-    ],
-)
-def test_second_derivatives_raise_instead_of_being_wrong(qp, second):
-    f, (L, p, G, h), _ = qp
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        second(lambda p: (f(L, p, G, h) ** 2).sum(), p)
+ORDERS = {
+    "hessian": hessian,
+    "reverse over reverse": lambda f, i: jacrev(jacrev(f, i), i),
+    "reverse over forward": lambda f, i: jacrev(jacfwd(f, i), i),
+    "forward over forward": lambda f, i: jacfwd(jacfwd(f, i), i),
+}
 
 
-def test_double_backward_raises(qp):
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("cone", ROWS)
+def test_hessians_are_differences_of_gradients(cone, order):
+    values, loss = conic_loss(cone)
+    everything = tuple(range(4))
+    H = ORDERS[order](loss, everything)(*values)
+    directions = [torch.randn(v.shape, dtype=v.dtype, generator=torch.Generator().manual_seed(1)) for v in values]
+    up, down = (grad(loss, everything)(*(v + e * d for v, d in zip(values, directions, strict=True))) for e in (1e-5, -1e-5))
+    expected = [(a - b) / 2e-5 for a, b in zip(up, down, strict=True)]
+    found = [sum(torch.tensordot(h, d, d.dim()) for h, d in zip(row, directions, strict=True)) for row in H]
+    size = max(e.abs().max() for e in expected)
+    assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) <= 1e-7 * size
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_gradgradcheck(name):
+    layer, values = make(name)
+    assert torch.autograd.gradgradcheck(layer, leaves(values), check_fwd_over_rev=True, atol=1e-5, rtol=1e-4)
+
+
+def test_vmap_of_hessian(qp):
     f, (L, p, G, h), _ = qp
+    batch = torch.stack([p, 1.1 * p, 0.9 * p])
+    H = hessian(lambda p: (f(L, p, G, h) ** 3).sum())
+    assert torch.allclose(vmap(H)(batch), torch.stack([H(p) for p in batch]), atol=1e-10)
+
+
+def test_third_derivatives_raise(qp):
+    f, (L, p, G, h), _ = qp
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        jacfwd(hessian(lambda L: f(L, p, G, h).sum()))(L)
     p = p.clone().requires_grad_()
-    (g,) = torch.autograd.grad(f(L, p, G, h).sum(), p, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivatives"):
+    (g,) = torch.autograd.grad((f(L, p, G, h) ** 2).sum(), p, create_graph=True)
+    (second,) = torch.autograd.grad(g.sum(), p, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        second.sum().backward()
+
+
+def test_a_map_without_second_derivatives_raises():
+    cube = lift(Cube())
+    x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(cube(x)[0].sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="Cube has no jvp2"):
         g.sum().backward()
+    with pytest.raises(NotImplementedError, match="Cube has no jvp2"):
+        hessian(lambda x: cube(x)[0].sum())(x.detach())
 
 
 def test_batched_autograd_grad_says_what_to_use(qp):

@@ -1,0 +1,136 @@
+"""The calls that an adapter makes to a DiffMap, and how differentiation turns them into each other.
+
+    kind        arguments                       results                     linear in
+    forward     theta                           outputs, saved
+    jvp         theta, saved, t                 output tangents             t
+    vjp         theta, saved, c                 input cotangents            c
+    jvp2        theta, saved, s, t              output tangents             s and t
+    vjp2        theta, saved, t, c              input cotangents            t and c
+
+s and t are like the inputs theta, c is like the outputs. All kinds but forward read `saved`; they take theta for the sake of
+their derivative with respect to it. The five are closed under transposition and, up to the second order, under
+differentiation. These rules are all that an adapter needs for every transformation of its framework.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import numpy as np
+
+from .errors import ProblemError
+
+_GROUPS = {"forward": "", "jvp": "i", "vjp": "o", "jvp2": "ii", "vjp2": "io"}  # like the inputs or like the outputs
+
+
+class Handle:
+    """A map with the key that stands for it in graphs and caches: equal maps have equal keys, in every process.
+
+    variants: the same layer with other solver options, by the options of a call.
+    """
+
+    def __init__(self, diffmap):
+        self.map, self.key = diffmap, diffmap.fingerprint() or uuid.uuid4().hex
+        self.variants: dict[str, Handle] = {}
+
+    def __reduce__(self):
+        return type(self), (self.map,)
+
+    def variant(self, solver_args):
+        """The handle for a call with these options on top."""
+        if not solver_args:
+            return self
+        if not isinstance(solver_args, dict):
+            raise ProblemError(f"solver_args is a {type(solver_args).__name__}; expected a dictionary of options")
+        name = repr(sorted(solver_args.items(), key=str))
+        if name not in self.variants:
+            self.variants[name] = type(self)(self.map.with_solver_args(solver_args))
+        return self.variants[name]
+
+
+def split(diffmap, kind, args):
+    """The arguments as (theta, saved, linear groups)."""
+    i, o, k = len(diffmap.in_sizes), len(diffmap.out_sizes), len(diffmap.saved)
+    theta, saved, rest = tuple(args[:i]), tuple(args[i : i + k]), tuple(args[i + k :])
+    groups = []
+    for like in _GROUPS[kind]:
+        count = i if like == "i" else o
+        groups.append(rest[:count])
+        rest = rest[count:]
+    return theta, saved, groups
+
+
+def result_sizes(diffmap, kind):
+    """Sizes of the results, without `saved`."""
+    return diffmap.in_sizes if kind.startswith("vjp") else diffmap.out_sizes
+
+
+def shapes(diffmap, kind, leads, broadcast=np.broadcast_shapes):
+    """(shapes of the results, shapes of `saved`) for arguments with these leading dimensions."""
+    lead = broadcast(*leads)
+    results = [(*lead, k) for k in result_sizes(diffmap, kind)]
+    if kind != "forward":
+        return results, []
+    return results, [(*(broadcast(*(leads[i] for i in s.inputs)) or (1,) * len(lead)), s.size) for s in diffmap.saved]
+
+
+def call(diffmap, kind, args):
+    """The computation itself, for arguments without theta where `saved` is there: (results, saved)."""
+    if kind == "forward":
+        return diffmap.forward(*args)
+    k = len(diffmap.saved)
+    saved, rest = tuple(args[:k]), tuple(args[k:])
+    if not kind.endswith("2"):
+        return getattr(diffmap, kind)(saved, *rest), ()
+    i = len(diffmap.in_sizes)  # the first group of both is like the inputs
+    return getattr(diffmap, kind)(saved, rest[:i], rest[i:]), ()
+
+
+def call_on_host(diffmap, kind, args, want):
+    """`call` with float64 NumPy arrays, results of the shapes `want`; an empty batch asks nothing of the map."""
+    results_shapes, saved_shapes = want
+    if any(0 in shape[:-1] for shape in results_shapes):
+        return [np.zeros(shape) for shape in results_shapes], [np.zeros(shape) for shape in saved_shapes]
+    results, saved = call(diffmap, kind, [np.asarray(a, np.float64) for a in args])
+    return _full(results, results_shapes), _full(saved, saved_shapes)
+
+
+def _full(arrays, want):
+    return [a if a.shape == shape else np.broadcast_to(a, shape) for a, shape in zip(arrays, want, strict=True)]
+
+
+def transposed(kind, groups, c):
+    """For each linear group the call (kind, groups) that is the adjoint of this one in that group, applied to c.
+
+    <c, jvp(t)> = <vjp(c), t>      <c, jvp2(s, t)> = <vjp2(t, c), s>      <c, vjp2(t, g)> = <vjp2(c, g), t> = <jvp2(t, c), g>
+    """
+    if kind in ("jvp", "vjp"):
+        return [("vjp" if kind == "jvp" else "jvp", (c,))]
+    first, second = groups
+    if kind == "jvp2":
+        return [("vjp2", (second, c)), ("vjp2", (first, c))]
+    return [("vjp2", (c, second)), ("jvp2", (first, c))]
+
+
+def tangent(diffmap, kind, groups, dtheta):
+    """The call that is the derivative of this one along dtheta."""
+    _check_order(diffmap, kind)
+    return {"forward": "jvp", "jvp": "jvp2", "vjp": "vjp2"}[kind], (dtheta, *groups)
+
+
+def gradient(diffmap, kind, groups, c):
+    """The call that is the gradient, in theta, of the inner product of c with the results of this one."""
+    _check_order(diffmap, kind)
+    if kind == "forward":
+        return "vjp", (c,)
+    return "vjp2", ((*groups, c) if kind == "jvp" else (c, *groups))
+
+
+def _check_order(diffmap, kind):
+    if kind.endswith("2"):
+        raise NotImplementedError("cvxlayers: third derivatives of a layer are not available")
+    if kind != "forward" and not diffmap.second_order:
+        raise NotImplementedError(
+            f"cvxlayers: this layer has no second derivatives, since its {type(diffmap).__name__} has no jvp2 and vjp2 "
+            f"(a layer with derivative='implicit' has them)"
+        )

@@ -1,0 +1,80 @@
+"""What the `CvxpyLayer` of every framework has in common: the constructor, its spellings, and the words for errors."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .calls import Handle
+from .errors import ProblemError, ShapeError
+from .layer import ConeLayer
+
+
+class Interface:
+    """The constructor of a layer. Subclasses say how to call it, and with which kind of handle."""
+
+    _handle_type: ClassVar[type[Handle]] = Handle
+
+    def __init__(
+        self,
+        problem,
+        parameters=None,
+        variables=None,
+        solver=None,
+        gp=False,
+        solver_args=None,
+        *,
+        derivative="implicit",
+        params=None,
+        out=None,
+        out_vars=None,
+    ):
+        """Compile the problem.
+
+        problem: a DPP problem (a log-log convex one with gp=True). parameters: all of its cp.Parameter, in the order of
+        the call. variables: what to return: cp.Variable, or dual variables (`constraint.dual_variables[0]`). solver:
+        "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
+        derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). The keywords params=, out= and
+        out_vars= stand for parameters= and variables=.
+
+        Raises ProblemError if the problem has no layer, with the offending expression.
+        """
+        super().__init__()
+        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place
+            solver, gp = None, solver
+        parameters = _one_of("parameters", parameters=parameters, params=params)
+        variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
+        self._handle = self._handle_type(
+            ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args, derivative=derivative)
+        )
+
+    def _summary(self):
+        m = self._handle.map
+        inputs = ", ".join(f"{p.name}{list(p.shape)}" for p in m.parameters)
+        outputs = ", ".join(f"{o.name}{list(o.shape)}" for o in m.outputs)
+        return f"({inputs}) -> ({outputs}); n={m.structure.n}, cones: {m.structure.cones}, solver: {m.solvers[0].name}"
+
+    def __repr__(self):
+        return f"CvxpyLayer({self._summary()})"
+
+
+def _one_of(name, **spellings):
+    given = [v for v in spellings.values() if v is not None]
+    if len(given) != 1:
+        raise ProblemError(f"pass {name}=[...] once; got it {len(given)} times (spellings: {', '.join(spellings)})")
+    if not isinstance(given[0], (list, tuple)):
+        raise ProblemError(f"{name} is a {type(given[0]).__name__}; expected a list")
+    return list(given[0])
+
+
+def argument(position, parameters):
+    """What to call an argument in an error."""
+    return (
+        f"parameter {parameters[position].name!r} (position {position})" if position < len(parameters) else f"value {position}"
+    )
+
+
+def check_complex(info, found):
+    """Raise ShapeError unless a value is complex (found) exactly where its parameter is."""
+    if found != info.complex:
+        found, expected = ("complex", "real") if found else ("real", "complex")
+        raise ShapeError(f"parameter {info.name!r} (position {info.position}) got a {found} value; expected a {expected} one")
