@@ -17,6 +17,7 @@ setup(
     packages=find_packages(include=["cvxlayers", "cvxlayers.*"]),
     package_data={"cvxlayers": ["py.typed"]},
     install_requires=[
+        "array-api-compat>=1.9",
         "clarabel>=0.10",
         "cvxpy>=1.9,<2",
         'moreau>=0.4; platform_system == "Linux" or (platform_system == "Darwin" and platform_machine == "arm64")',

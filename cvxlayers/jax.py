@@ -1,0 +1,302 @@
+"""JAX: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of JAX's transformations.
+
+The mechanism is one primitive with the parameters (handle, kind) and with the rules of every transformation. Its
+computation is plain NumPy when eager, so that exceptions arrive as they are, and a `jax.pure_callback` in compiled code; that
+of a native map is the map itself, traced. What a host map has saved is float64 also where JAX has no float64: it travels
+as its bits, in unsigned integers, which nobody can differentiate by accident.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .batching import leading_dims
+from .calls import Handle, call, call_on_host, result_sizes, shapes, split, tangent, transposed
+from .diffmap import DiffMap
+from .errors import MissingDependencyError, ShapeError
+from .interface import Interface, argument, check_complex
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from jax.dtypes import float0
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
+
+__all__ = ["CvxpyLayer", "lift"]
+
+_BITS = np.dtype(np.uint32)
+
+
+class _Handle(Handle):
+    """Equal maps are one to the compiler: a copied or unpickled layer finds what was compiled for the original."""
+
+    def __eq__(self, other):
+        return type(other) is _Handle and self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+_host = Primitive("cvxlayers_host")
+_host.multiple_results = True
+
+
+def _axes(array):
+    """The axes of a shard_map over which an array varies (JAX 0.6: .vma, 0.10: .mat.varying)."""
+    kind = jax.typeof(array)
+    return frozenset(getattr(kind, "vma", None) or getattr(getattr(kind, "mat", None), "varying", None) or ())
+
+
+def _bind(handle, kind, *args):
+    """The call `kind` of the map, with operands that all vary over the same axes of a shard_map.
+
+    If they did not, the results would be taken for replicated, and the gradient of a replicated parameter would be
+    silently wrong: that is what happens with a bare pure_callback.
+    """
+    axes = frozenset().union(*map(_axes, args))
+    return _host.bind(*(_vary(a, axes - _axes(a)) for a in args), handle=handle, kind=kind)
+
+
+def _vary(array, axes):
+    if not axes:
+        return array
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(array, tuple(axes), to="varying")
+    return jax.lax.pvary(array, tuple(axes))
+
+
+def _results(diffmap, kind, args):
+    """(shape, dtype) of each result, for arrays or abstract values."""
+    dtype = args[0].dtype
+    want, saved = shapes(diffmap, kind, [a.shape[:-1] for a in args])
+    if not saved:
+        return [(s, dtype) for s in want]
+    if diffmap.native:
+        _, found = jax.eval_shape(lambda *a: call(diffmap, kind, a), *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args))
+        return [(s, dtype) for s in want] + [(s, f.dtype) for s, f in zip(saved, found, strict=True)]
+    return [(s, dtype) for s in want] + [((*lead, 2 * k), _BITS) for *lead, k in saved]
+
+
+def _use(diffmap, kind, args):
+    return args if kind == "forward" else args[len(diffmap.in_sizes) :]
+
+
+def _on_host(diffmap, kind, args, dtype, want):
+    """Results, saved ones as bits, for arguments of which those of type `_BITS` are bits, too."""
+    arrays = [np.ascontiguousarray(a).view(np.float64) if a.dtype == _BITS else a for a in map(np.asarray, args)]
+    count = len(result_sizes(diffmap, kind))
+    float64 = [s for s, _ in want[:count]], [(*lead, k // 2) for (*lead, k), _ in want[count:]]
+    results, saved = call_on_host(diffmap, kind, arrays, float64)
+    return [*(r.astype(dtype) for r in results), *map(_bits, saved)]
+
+
+def _bits(array):
+    return np.array(array, order="C").view(_BITS)
+
+
+def _native(diffmap, kind, args, want):
+    results, saved = call(diffmap, kind, args)
+    pairs = zip((*results, *saved), want, strict=True)
+    return [jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a, (shape, dtype) in pairs]
+
+
+@_host.def_impl
+def _eager(*args, handle, kind):
+    want = _results(handle.map, kind, args)
+    use = _use(handle.map, kind, args)
+    if handle.map.native:
+        return _native(handle.map, kind, use, want)
+    results = _on_host(handle.map, kind, use, args[0].dtype, want)
+    device = next((a.device for a in args if getattr(a, "committed", False) and len(a.devices()) == 1), None)
+    return jax.device_put(results, device)
+
+
+def _compiled(*args, handle, kind):
+    want = _results(handle.map, kind, args)
+    use, dtype = _use(handle.map, kind, args), args[0].dtype
+    if handle.map.native:
+        return _native(handle.map, kind, use, want)
+    if dtype == np.float64:
+        return _callback64(handle.map, kind, use, want)
+    results = [jax.ShapeDtypeStruct(shape, d) for shape, d in want]
+    return jax.pure_callback(lambda *a: _on_host(handle.map, kind, a, dtype, want), results, *use)
+
+
+def _callback64(diffmap, kind, args, want):
+    """All of it crosses as bits: under `with jax.enable_x64(True)` the callback's thread would round float64 to float32."""
+
+    def callback(*args):
+        results = _on_host(diffmap, kind, args, np.float64, want)
+        return [r if r.dtype == _BITS else _bits(r) for r in results]
+
+    args = [a if a.dtype == _BITS else _flat_bits(a) for a in args]
+    results = [jax.ShapeDtypeStruct(s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want]
+    found = jax.pure_callback(callback, results, *args)
+    return [a if d == _BITS else _from_bits(a) for a, (_, d) in zip(found, want, strict=True)]
+
+
+def _flat_bits(a):
+    return jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], 2 * a.shape[-1])
+
+
+def _from_bits(a):
+    return jax.lax.bitcast_convert_type(a.reshape(*a.shape[:-1], a.shape[-1] // 2, 2), jnp.float64)
+
+
+mlir.register_lowering(_host, mlir.lower_fun(_compiled, multiple_results=True))
+
+
+@_host.def_abstract_eval
+def _abstract(*args, handle, kind):
+    # `update` keeps what else an abstract value knows, such as the axes over which it varies.
+    return [args[0].update(shape=s, dtype=np.dtype(d), weak_type=False) for s, d in _results(handle.map, kind, args)]
+
+
+def _batch(args, dims, *, handle, kind):
+    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    moved = [jnp.expand_dims(a, 0) if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
+    out = _bind(handle, kind, *moved)
+    batched = [o.shape[0] == size for o in out]  # saved data that the batch does not touch have a 1
+    return [o if b else o[0] for o, b in zip(out, batched, strict=True)], [0 if b else None for b in batched]
+
+
+batching.primitive_batchers[_host] = _batch
+
+
+def _moves(tangent):
+    return type(tangent) is not ad.Zero and tangent.dtype != float0
+
+
+def _filled(arrays, sizes, like):
+    """Tangents or cotangents with zeros, of leading dimensions 1, in place of symbolic ones."""
+    lead = (1,) * (like.ndim - 1)
+    return [a if _moves(a) else jnp.zeros((*lead, k), like.dtype) for a, k in zip(arrays, sizes, strict=True)]
+
+
+def _joined(groups):
+    return [a for group in groups for a in group]
+
+
+def _jvp(args, tangents, *, handle, kind):
+    theta, saved, groups = split(handle.map, kind, args)
+    dtheta, _, dgroups = split(handle.map, kind, tangents)
+    out = _bind(handle, kind, *args)
+    if kind == "forward":
+        saved = out[len(handle.map.out_sizes) :]
+    parts = []
+    if any(map(_moves, dtheta)):
+        parts.append(tangent(handle.map, kind, groups, _filled(dtheta, handle.map.in_sizes, theta[0])))
+    for k, own in enumerate(dgroups):
+        if any(map(_moves, own)):
+            moved = _filled(own, [a.shape[-1] for a in groups[k]], theta[0])
+            parts.append((kind, (*groups[:k], moved, *groups[k + 1 :])))
+    found = [_bind(handle, kind, *theta, *saved, *_joined(rest)) for kind, rest in parts]
+    total = [sum(terms[1:], terms[0]) for terms in zip(*found, strict=True)]
+    total = [t if t.shape == o.shape else jnp.broadcast_to(t, o.shape) for t, o in zip(total, out, strict=False)]
+    return out, total + [ad.Zero(jax.typeof(o).to_tangent_aval()) for o in out[len(total) :]]
+
+
+ad.primitive_jvps[_host] = _jvp
+
+
+def _transpose(cotangents, *args, handle, kind):
+    theta, saved, groups = split(handle.map, kind, args)
+    out: list = [None] * len(args)
+    live = next((c for c in cotangents if type(c) is not ad.Zero), None)
+    if live is None:
+        return out
+    c = _filled(cotangents, result_sizes(handle.map, kind), live)
+    k = next(k for k, group in enumerate(groups) if any(map(ad.is_undefined_primal, group)))
+    kind, rest = transposed(kind, groups, c)[k]
+    start = len(theta) + len(saved) + sum(map(len, groups[:k]))
+    for j, g in enumerate(_bind(handle, kind, *theta, *saved, *_joined(rest))):
+        like = args[start + j]
+        if ad.is_undefined_primal(like):
+            out[start + j] = _unbroadcast(g, like.aval.shape)
+    return out
+
+
+ad.primitive_transposes[_host] = _transpose
+
+
+def _unbroadcast(g, shape):
+    axes = tuple(d for d in range(g.ndim) if g.shape[d] != shape[d])
+    return jnp.sum(g, axes, keepdims=True) if axes else g
+
+
+def _evaluate(handle, arrays):
+    """Outputs for theta of common depth, in their common dtype; half precision cannot hold what a solver returns."""
+    dtype = jnp.result_type(*arrays, jnp.float32) if any(jnp.issubdtype(a.dtype, jnp.floating) for a in arrays) else float
+    return tuple(_bind(handle, "forward", *(jnp.asarray(a, dtype) for a in arrays))[: len(handle.map.out_sizes)])
+
+
+def lift(diffmap: DiffMap):
+    """A DiffMap as a JAX function, under every transformation.
+
+    The function takes arrays (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
+    batch's size, and returns a tuple of arrays (lead..., out_sizes[k]) in their dtype.
+    """
+    handle = _Handle(diffmap)
+    return lambda *arrays: _evaluate(handle, [jnp.asarray(a) for a in arrays])
+
+
+@jax.tree_util.register_static
+class CvxpyLayer(Interface):
+    """The solution of a parametrized CVXPY problem as a function of its parameters; hashable, static under jit.
+
+    Example:
+        >>> import cvxpy as cp, jax.numpy as jnp
+        >>> x, b = cp.Variable(2), cp.Parameter(2)
+        >>> layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
+        >>> layer(jnp.array([1.0, -1.0]))[0].round(6)
+        Array([1., 0.], dtype=float32)
+    """
+
+    _handle_type = _Handle
+
+    def __call__(self, *values, solver_args=None):
+        """Solve for these parameter values.
+
+        values: one array for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
+        Returns a tuple, one array (batch..., *shape) for each variable, in the dtype of the values. solver_args: options for
+        this call. Raises ShapeError, ProblemError for values that break a declared attribute, SolverError for
+        infeasible, unbounded or failed items, naming them; in compiled code all of them are a
+        `jax.errors.JaxRuntimeError` with the same text.
+        """
+        handle = self._handle.variant(solver_args)
+        layer = handle.map
+        values = [_as_array(v, i, layer.parameters) for i, v in enumerate(values)]
+        leads = leading_dims([v.shape for v in values], layer.parameters)
+        theta = [_real(v, p).reshape(*lead, p.size) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+        results = _evaluate(handle, theta) if theta else [jnp.asarray(r, float) for r in layer.forward()[0]]
+        return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
+
+    def __eq__(self, other):
+        return type(other) is type(self) and self._handle == other._handle
+
+    def __hash__(self):
+        return hash(self._handle)
+
+
+def _as_array(value, position, parameters):
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        found = type(value).__name__
+        raise ShapeError(f"{argument(position, parameters)} is a {found}; expected an array: {error}") from error
+
+
+def _real(value, info):
+    check_complex(info, jnp.iscomplexobj(value))
+    return jnp.stack([value.real, value.imag], -1) if info.complex else value
+
+
+def _shaped(result, info):
+    lead = result.shape[:-1]
+    if info.complex:
+        pairs = result.reshape(*lead, *info.shape, 2)
+        return jax.lax.complex(pairs[..., 0], pairs[..., 1])
+    return result.reshape(*lead, *info.shape)

@@ -1,0 +1,216 @@
+"""TensorFlow: `CvxpyLayer`, `lift`, which turns any DiffMap into a differentiable function, and `jvp`.
+
+The mechanism is a recursive `tf.custom_gradient` whose computation is plain NumPy when eager and a `tf.numpy_function` in
+graphs. Reverse mode of any order, `tape.jacobian` and eager forward mode follow from it. Inside of tf.function forward
+mode would take the numpy_function for a constant, so its operands refuse to be differentiated: use `jvp` there.
+Graphs with Python functions have limits of their own: no XLA (jit_compile=True), and a SavedModel runs only in the
+process that made it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .batching import leading_dims
+from .calls import Handle, call_on_host, gradient, result_sizes, shapes, transposed
+from .diffmap import DiffMap
+from .errors import MissingDependencyError, ShapeError
+from .interface import Interface, argument, check_complex
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
+
+__all__ = ["CvxpyLayer", "jvp", "lift"]
+
+_FORWARD_MODE = (
+    "cvxlayers: tf.autodiff.ForwardAccumulator does not reach a layer through tf.function; use cvxlayers.tensorflow.jvp, "
+    "or the accumulator in eager mode"
+)
+
+
+def _call(diffmap, kind, theta, saved=(), groups=()):
+    """The results of a call, as a function of theta and of the linear groups."""
+    theta = _guarded(diffmap, kind, theta)
+    sizes = [len(theta), *map(len, groups)]
+
+    @tf.custom_gradient
+    def function(*args):
+        parts = tf.nest.pack_sequence_as([[0] * k for k in sizes], args)
+        theta, groups = parts[0], parts[1:]
+        results, state = _compute(diffmap, kind, theta, saved, groups)
+        state = state if kind == "forward" else saved
+
+        def backward(*c):
+            grads = []
+            for j, like in enumerate(parts):
+                if j:
+                    other, rest = transposed(kind, groups, c)[j - 1]
+                elif kind.endswith("2") or not (kind == "forward" or diffmap.second_order):
+                    grads += [tf.zeros_like(a) for a in like]  # `_guarded` refuses them
+                    continue
+                else:
+                    other, rest = gradient(diffmap, kind, groups, c)
+                found = _call(diffmap, other, theta, state, rest)
+                grads += [_unbroadcast(g, a) for g, a in zip(found, like, strict=True)]
+            return grads
+
+        return results, backward
+
+    return function(*theta, *(a for group in groups for a in group))
+
+
+def _guarded(diffmap, kind, theta):
+    """theta, in calls without a derivative in theta behind a door that raises when a gradient wants to pass.
+
+    A custom gradient has to answer for all of its arguments at once, also for those nobody asks for.
+    """
+    if kind == "forward" or (diffmap.second_order and not kind.endswith("2")):
+        return theta
+
+    @tf.custom_gradient
+    def door(a):
+        def backward(g):
+            gradient(diffmap, kind, ((), ()), ())  # raises, with the reason
+
+        return tf.identity(a), backward
+
+    return [door(a) for a in theta]
+
+
+def _compute(diffmap, kind, theta, saved, groups):
+    """(results, saved) as tensors."""
+    operands = theta if kind == "forward" else [*saved, *(a for group in groups for a in group)]
+    like, dtype = [*theta, *(a for group in groups for a in group)], theta[0].dtype
+    count = len(result_sizes(diffmap, kind))
+
+    def host(leads, *arrays):
+        want = shapes(diffmap, kind, [tuple(row) for row in leads.tolist()])
+        results, state = call_on_host(diffmap, kind, arrays, want)
+        return [*(np.array(r, dtype.as_numpy_dtype) for r in results), *map(np.array, state)]
+
+    if tf.executing_eagerly():
+        leads = np.array([a.shape[:-1] for a in like], int).reshape(len(like), -1)
+        out = [tf.convert_to_tensor(a) for a in host(leads, *(a.numpy() for a in operands))]
+    else:
+        operands = [tf.raw_ops.PreventGradient(input=a, message=_FORWARD_MODE) for a in operands]
+        leads = tf.stack([tf.shape(a)[:-1] for a in like])
+        types = [dtype] * count + [tf.float64] * (len(diffmap.saved) if kind == "forward" else 0)
+        out = tf.numpy_function(host, [leads, *operands], types, stateful=False)
+        lead = like[0].shape[:-1]
+        for a in like[1:]:
+            lead = tf.broadcast_static_shape(lead, a.shape[:-1])
+        for t, k in zip(out, result_sizes(diffmap, kind), strict=False):
+            t.set_shape(lead + [k])
+        for t, s in zip(out[count:], diffmap.saved, strict=False):
+            t.set_shape([None] * lead.rank + [s.size])
+    return tuple(out[:count]), tuple(out[count:])
+
+
+def _unbroadcast(g, like):
+    if g.shape.is_fully_defined() and g.shape == like.shape:
+        return g
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(like), s1=tf.shape(g))
+    out = tf.reshape(tf.reduce_sum(g, axes), tf.shape(like))
+    out.set_shape(like.shape)
+    return out
+
+
+def _evaluate(diffmap, tensors):
+    """Outputs for theta of common depth, in their common dtype; half precision cannot hold what a solver returns."""
+    dtype = max((t.dtype for t in tensors if t.dtype.is_floating), key=lambda d: d.size, default=tf.float32)
+    dtype = tf.float32 if dtype.size < 4 else dtype
+    return _call(diffmap, "forward", [tf.cast(t, dtype) for t in tensors])
+
+
+@tf.autograph.experimental.do_not_convert
+def lift(diffmap: DiffMap):
+    """A DiffMap as a TensorFlow function, on the host.
+
+    The function takes tensors (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
+    batch's size, and returns a tuple of tensors (lead..., out_sizes[k]) in their dtype.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def function(*tensors):
+        return _evaluate(diffmap, [tf.convert_to_tensor(t) for t in tensors])
+
+    return function
+
+
+@tf.autograph.experimental.do_not_convert
+def jvp(function, primals, tangents):
+    """(function(*primals), its derivative along the tangents), by two reverse passes; in eager mode and in tf.function.
+
+    primals, tangents: lists of tensors. The function returns a tensor or a structure of them.
+    """
+    primals = [tf.convert_to_tensor(p) for p in primals]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(primals)
+            values = function(*primals)
+        seeds = tf.nest.map_structure(tf.zeros_like, values)
+        outer.watch(seeds)
+        grads = inner.gradient(values, primals, output_gradients=seeds, unconnected_gradients="zero")
+    weights = [tf.cast(t, p.dtype) for t, p in zip(tangents, primals, strict=True)]
+    return values, outer.gradient(grads, seeds, output_gradients=weights, unconnected_gradients="zero")
+
+
+class CvxpyLayer(Interface):
+    """The solution of a parametrized CVXPY problem as a function of its parameters.
+
+    Example:
+        >>> import cvxpy as cp, tensorflow as tf
+        >>> x, b = cp.Variable(2), cp.Parameter(2)
+        >>> layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
+        >>> tf.round(layer(tf.constant([1.0, -1.0]))[0]).numpy().tolist()
+        [1.0, 0.0]
+    """
+
+    _handle_type = Handle
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, *values, solver_args=None):
+        """Solve for these parameter values.
+
+        values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy and
+        may be unknown inside of tf.function. Returns a tuple, one tensor (batch..., *shape) for each variable, in the
+        dtype of the values. solver_args: options for this call. Raises ShapeError, ProblemError for values that break a
+        declared attribute, SolverError for infeasible, unbounded or failed items, naming them; a graph that runs
+        raises the latter two as a `tf.errors.UnknownError` with the same text.
+        """
+        layer = self._handle.variant(solver_args).map
+        values = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
+        leads = leading_dims([v.shape for v in values], layer.parameters)
+        theta = [_flat(v, len(lead), p) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+        results = _evaluate(layer, theta) if theta else [tf.constant(r, tf.float32) for r in layer.forward()[0]]
+        return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
+
+
+def _as_tensor(value, position, parameters):
+    try:
+        return tf.convert_to_tensor(value)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        found = type(value).__name__
+        raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+
+
+def _flat(value, depth, info):
+    check_complex(info, value.dtype.is_complex)
+    own = value.shape.rank - len(info.shape)
+    if info.complex:
+        value = tf.stack([tf.math.real(value), tf.math.imag(value)], -1)
+    return tf.reshape(value, tf.concat([[1] * (depth - own), tf.shape(value)[:own], [info.size]], 0))
+
+
+def _shaped(result, info):
+    lead = tf.shape(result)[:-1]
+    static = result.shape[:-1] + info.shape
+    if info.complex:
+        pairs = tf.reshape(result, tf.concat([lead, info.shape, [2]], 0))
+        out = tf.complex(pairs[..., 0], pairs[..., 1])
+    else:
+        out = tf.reshape(result, tf.concat([lead, np.array(info.shape, np.int32)], 0))
+    out.set_shape(static)
+    return out
