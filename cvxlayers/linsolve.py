@@ -28,6 +28,7 @@ DENSE = 160  # up to this N the inverse of a whole batch is one array operation,
 SINGULAR = 1e12  # condition number of the equilibrated K from which on it counts as singular
 _STEPS = 8
 _NOISE = 4e-15  # entries of U'A that are smaller, relative to A, are what cancellation leaves of a zero
+_NOISE_ROW = 1e-11  # so are whole rows of it; eigenvectors and solutions have errors, too
 _PARALLEL = 2e6  # B N^3 from which on a batch is inverted by several threads
 
 
@@ -65,7 +66,9 @@ class System:
         At = self.spectrum.to(A)
         for rows, count, _ in getattr(self.spectrum, "parts", ()):
             size = _blockwise_max(np.abs(A[..., rows, :]).max(-1, initial=0), count)
-            At[..., rows, :] = np.where(np.abs(At[..., rows, :]) > _NOISE * size[..., None], At[..., rows, :], 0)
+            entries = np.abs(At[..., rows, :])
+            noise = np.where(entries.max(-1, initial=0) > _NOISE_ROW * size, _NOISE, _NOISE_ROW) * size
+            At[..., rows, :] = np.where(entries > noise[..., None], At[..., rows, :], 0)
         At = self.root[..., None] * At
         lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
         K = np.zeros((*lead, S.n + S.m, S.n + S.m))
@@ -309,7 +312,8 @@ def _sparse(system):
         turn = sp.bsr_array((spectrum.to(np.eye(dim)), np.arange(count), np.arange(count + 1)), shape=(count * dim,) * 2)
         block = sp.csr_array(turn @ A[rows])
         size = _blockwise_max(_row_max(abs(A[rows])), count)
-        block.data[np.abs(block.data) <= _NOISE * np.repeat(size, np.diff(block.indptr))] = 0
+        noise = np.where(_row_max(abs(block)) > _NOISE_ROW * size, _NOISE, _NOISE_ROW) * size
+        block.data[np.abs(block.data) <= np.repeat(noise, np.diff(block.indptr))] = 0
         parts.append(block)
         start = rows.stop
     if S.m > start or not parts:

@@ -173,6 +173,32 @@ def test_projection_onto_the_psd_cone():
     assert_close(np.einsum("ijkl,kl->ij", J, H), Q @ (W * (Q.T @ H @ Q)) @ Q.T, rel=1e-6)
 
 
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "factored"])
+def test_projections_onto_the_hermitian_psd_cone(dense, monkeypatch):
+    """CVXPY embeds it in real matrices of twice the order, where multipliers are not unique and rows of K are zero."""
+    if not dense:
+        for module in ("linsolve", "residual", "derivatives.implicit"):
+            monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+    C, X = cp.Parameter((2, 2), hermitian=True), cp.Variable((2, 2), hermitian=True)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0]), [C], [X])
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        M, H = rng.standard_normal((2, 2, 2)) + 1j * rng.standard_normal((2, 2, 2))
+        M, H = M + M.conj().T, H + H.conj().T
+        l, Q = np.linalg.eigh(M)
+        mixed = l[1] / (l[1] - l[0]) if l[0] < 0 < l[1] else float(l[0] > 0)
+        W = np.array([[l[0] > 0, mixed], [mixed, l[1] > 0]])
+        expected = Q @ (W * (Q.conj().T @ H @ Q)) @ Q.conj().T
+        _, tangent = torch.func.jvp(
+            lambda c: torch.view_as_real(layer(torch.view_as_complex(c))[0]), (_pairs(M),), (_pairs(H),)
+        )
+        assert np.abs(torch.view_as_complex(tangent).numpy() - expected).max() <= 1e-10
+
+
+def _pairs(M):
+    return torch.view_as_real(torch.tensor(M)).clone()
+
+
 def test_envelope_theorem():
     b, A, x = cp.Parameter(3), cp.Parameter((3, 5)), cp.Variable(5)
     rows = A @ x <= b
