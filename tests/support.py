@@ -58,6 +58,23 @@ def cvxpy_solution(case, tol=1e-11):
     ]
 
 
+def central(function, values, directions, e=1e-4):
+    """The derivative of function(values), a list of arrays, along the directions: differences, extrapolated once."""
+
+    def difference(e):
+        up, down = (function([v + k * e * d for v, d in zip(values, directions, strict=True)]) for k in (1, -1))
+        return [(np.asarray(a) - np.asarray(b)) / (2 * e) for a, b in zip(up, down, strict=True)]
+
+    return [(4 * fine - coarse) / 3 for fine, coarse in zip(difference(e / 2), difference(e), strict=True)]
+
+
+def largest(found, expected):
+    """Largest difference in lists of arrays, relative to the largest entry of all that are expected."""
+    size = max(np.abs(np.asarray(b)).max(initial=0) for b in expected)
+    worst = max(np.abs(np.asarray(a) - np.asarray(b)).max(initial=0) for a, b in zip(found, expected, strict=True))
+    return worst / (size if size > 1e-9 else 1)
+
+
 def relative(a, b):
     """Largest difference relative to the largest entry of b."""
     a, b = np.asarray(a), np.asarray(b)

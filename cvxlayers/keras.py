@@ -1,0 +1,79 @@
+"""Keras 3: `CvxpyLayer` as a `keras.layers.Layer`, on the backend that Keras runs on (TensorFlow, JAX or torch).
+
+A saved model holds the name of a registered function that builds the problem, not a pickle: loading a pickle would run
+whatever code is in the file.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from .errors import MissingDependencyError, ProblemError, ShapeError
+
+try:
+    import keras
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.keras needs Keras 3; pip install 'cvxlayers[tensorflow]'") from error
+
+__all__ = ["CvxpyLayer"]
+
+
+@keras.saving.register_keras_serializable("cvxlayers")
+class CvxpyLayer(keras.layers.Layer):
+    """The solution of a parametrized CVXPY problem as a Keras layer.
+
+    build_problem: a function without arguments that returns (problem, parameters, variables). To save a model, register
+    it with `@keras.saving.register_keras_serializable()`. solver, gp, solver_args, derivative: as in the other layers.
+
+    The input is one tensor (batch, *shape), or a list with one for each parameter; leading dimensions broadcast. The output
+    is one tensor for one variable, else a tuple. Exact derivatives flow through `model.fit`. TensorFlow cannot
+    compile the layer with XLA (jit_compile=True), and Keras is told not to try.
+    """
+
+    def __init__(self, build_problem, *, solver=None, gp=False, solver_args=None, derivative="implicit", **kwargs):
+        super().__init__(**kwargs)
+        backend = keras.backend.backend()
+        if backend not in ("tensorflow", "jax", "torch"):
+            raise MissingDependencyError(f"cvxlayers.keras has no layer for the Keras backend {backend!r}")
+        self.build_problem = build_problem
+        self.options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative}
+        self.supports_jit = backend != "tensorflow"
+        built = build_problem()
+        if not isinstance(built, tuple) or len(built) != 3:
+            raise ProblemError("build_problem must return (problem, parameters, variables)")
+        layer = importlib.import_module(f"cvxlayers.{backend}").CvxpyLayer(*built, **self.options)
+        self._solve, self._info = layer.__call__, layer._handle.map  # Keras would wrap a torch module itself
+
+    def call(self, inputs):
+        """The solution for these parameters."""
+        outputs = tuple(keras.ops.cast(o, self.compute_dtype) for o in self._solve(*_values(inputs)))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def compute_output_spec(self, inputs):
+        """Shapes and dtypes of the outputs; unknown batch dimensions stay unknown."""
+        values, info = _values(inputs), self._info
+        if len(values) != len(info.parameters):
+            raise ShapeError(f"the layer got {len(values)} inputs; expected {len(info.parameters)}, one for each parameter")
+        leads = [tuple(v.shape[: len(v.shape) - len(p.shape)]) for v, p in zip(values, info.parameters, strict=True)]
+        depth = max(map(len, leads))
+        padded = [(1,) * (depth - len(lead)) + lead for lead in leads]
+        lead = tuple(next((d for d in column if d != 1), 1) for column in zip(*padded, strict=True))
+        outputs = tuple(keras.KerasTensor((*lead, *o.shape), dtype=self.compute_dtype) for o in info.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def get_config(self):
+        """What rebuilds the layer: the registered builder and the options."""
+        return {
+            **super().get_config(),
+            **self.options,
+            "build_problem": keras.saving.serialize_keras_object(self.build_problem),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The layer of a configuration."""
+        return cls(**{**config, "build_problem": keras.saving.deserialize_keras_object(config["build_problem"])})
+
+
+def _values(inputs):
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
