@@ -1,12 +1,14 @@
 """JAX: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of JAX's transformations.
 
 The mechanism is one primitive with the parameters (handle, kind) and with the rules of every transformation. Its
-computation is plain NumPy when eager, so that exceptions arrive as they are, and a `jax.pure_callback` in compiled code; that
-of a native map is the map itself, traced. What a host map has saved is float64 also where JAX has no float64: it travels
+computation is plain NumPy when eager, so that exceptions arrive as they are, and a callback in compiled code; that of a
+native map is the map itself, traced. What a host map has saved is float64 also where JAX has no float64: it travels
 as its bits, in unsigned integers, which nobody can differentiate by accident.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,7 +67,7 @@ def _vary(array, axes):
         return array
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(array, tuple(axes), to="varying")
-    return jax.lax.pvary(array, tuple(axes))
+    return jax.lax.pvary(array, tuple(axes))  # type: ignore[attr-defined]
 
 
 def _results(diffmap, kind, args):
@@ -73,28 +75,35 @@ def _results(diffmap, kind, args):
     dtype = args[0].dtype
     want, saved = shapes(diffmap, kind, [a.shape[:-1] for a in args])
     if not saved:
-        return [(s, dtype) for s in want]
+        return tuple((s, dtype) for s in want)
     if diffmap.native:
         _, found = jax.eval_shape(lambda *a: call(diffmap, kind, a), *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args))
-        return [(s, dtype) for s in want] + [(s, f.dtype) for s, f in zip(saved, found, strict=True)]
-    return [(s, dtype) for s in want] + [((*lead, 2 * k), _BITS) for *lead, k in saved]
+        return (*((s, dtype) for s in want), *((s, f.dtype) for s, f in zip(saved, found, strict=True)))
+    return (*((s, dtype) for s in want), *(((*lead, 2 * k), _BITS) for *lead, k in saved))
 
 
 def _use(diffmap, kind, args):
     return args if kind == "forward" else args[len(diffmap.in_sizes) :]
 
 
-def _on_host(diffmap, kind, args, dtype, want):
-    """Results, saved ones as bits, for arguments of which those of type `_BITS` are bits, too."""
-    arrays = [np.ascontiguousarray(a).view(np.float64) if a.dtype == _BITS else a for a in map(np.asarray, args)]
-    count = len(result_sizes(diffmap, kind))
-    float64 = [s for s, _ in want[:count]], [(*lead, k // 2) for (*lead, k), _ in want[count:]]
-    results, saved = call_on_host(diffmap, kind, arrays, float64)
-    return [*(r.astype(dtype) for r in results), *map(_bits, saved)]
+class _OnHost(NamedTuple):
+    """The computation in NumPy. What a host map has saved is bits, and with `bits` everything else of float64 is, too."""
 
+    handle: _Handle
+    kind: str
+    dtype: np.dtype
+    want: tuple
+    bits: bool = False
 
-def _bits(array):
-    return np.array(array, order="C").view(_BITS)
+    def __call__(self, *args):
+        arrays = [np.ascontiguousarray(a).view(np.float64) if a.dtype == _BITS else a for a in map(np.asarray, args)]
+        count = len(result_sizes(self.handle.map, self.kind))
+        shapes = [s for s, _ in self.want[:count]], [(*lead, k // 2) for (*lead, k), _ in self.want[count:]]
+        results, saved = call_on_host(self.handle.map, self.kind, arrays, shapes)
+        as_bits = [np.ascontiguousarray(a, np.float64).view(_BITS) for a in saved]
+        if self.bits:
+            return [*(np.ascontiguousarray(a, np.float64).view(_BITS) for a in results), *as_bits]
+        return [*(a.astype(self.dtype, copy=False) for a in results), *as_bits]
 
 
 def _native(diffmap, kind, args, want):
@@ -109,9 +118,9 @@ def _eager(*args, handle, kind):
     use = _use(handle.map, kind, args)
     if handle.map.native:
         return _native(handle.map, kind, use, want)
-    results = _on_host(handle.map, kind, use, args[0].dtype, want)
+    results = _OnHost(handle, kind, args[0].dtype, want)(*use)
     device = next((a.device for a in args if getattr(a, "committed", False) and len(a.devices()) == 1), None)
-    return jax.device_put(results, device)
+    return jax.device_put([np.array(r) for r in results], device)  # copied: an argument may be among the results
 
 
 def _compiled(*args, handle, kind):
@@ -119,34 +128,47 @@ def _compiled(*args, handle, kind):
     use, dtype = _use(handle.map, kind, args), args[0].dtype
     if handle.map.native:
         return _native(handle.map, kind, use, want)
-    if dtype == np.float64:
-        return _callback64(handle.map, kind, use, want)
-    results = [jax.ShapeDtypeStruct(shape, d) for shape, d in want]
-    return jax.pure_callback(lambda *a: _on_host(handle.map, kind, a, dtype, want), results, *use)
-
-
-def _callback64(diffmap, kind, args, want):
-    """All of it crosses as bits: under `with jax.enable_x64(True)` the callback's thread would round float64 to float32."""
-
-    def callback(*args):
-        results = _on_host(diffmap, kind, args, np.float64, want)
-        return [r if r.dtype == _BITS else _bits(r) for r in results]
-
-    args = [a if a.dtype == _BITS else _flat_bits(a) for a in args]
-    results = [jax.ShapeDtypeStruct(s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want]
-    found = jax.pure_callback(callback, results, *args)
-    return [a if d == _BITS else _from_bits(a) for a, (_, d) in zip(found, want, strict=True)]
-
-
-def _flat_bits(a):
-    return jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], 2 * a.shape[-1])
-
-
-def _from_bits(a):
-    return jax.lax.bitcast_convert_type(a.reshape(*a.shape[:-1], a.shape[-1] // 2, 2), jnp.float64)
+    if dtype != np.float64:
+        return _callback.bind(*use, function=_OnHost(handle, kind, dtype, want), results=want)
+    # All of it crosses as bits: under `with jax.enable_x64(True)` a callback runs in a thread where x64 is off, and JAX
+    # would round float64 to float32 on both sides of it.
+    bits = [a if a.dtype == _BITS else jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], -1) for a in use]
+    results = tuple((s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want)
+    found = _callback.bind(*bits, function=_OnHost(handle, kind, dtype, want, bits=True), results=results)
+    return [
+        a if d == _BITS else jax.lax.bitcast_convert_type(a.reshape(*s, 2), d) for a, (s, d) in zip(found, want, strict=True)
+    ]
 
 
 mlir.register_lowering(_host, mlir.lower_fun(_compiled, multiple_results=True))
+
+_callback = Primitive("cvxlayers_callback")
+_callback.multiple_results = True
+
+
+@_callback.def_abstract_eval
+def _callback_results(*args, function, results):
+    return [args[0].update(shape=s, dtype=np.dtype(d), weak_type=False) for s, d in results]
+
+
+def _pure_callback(*args, function, results):
+    return jax.pure_callback(function, [jax.ShapeDtypeStruct(s, d) for s, d in results], *args)
+
+
+def _lower_callback(ctx, *operands, function, results):
+    """On one device the function itself, which gets NumPy arrays: `jax.pure_callback` puts them on a device before, for
+    0.3 ms a call, and can deadlock there. Among several devices JAX knows best."""
+    where = ctx.module_context.axis_context
+    if not (isinstance(where, mlir.ShardingContext) and where.num_devices == 1):
+        return _lower_pure_callback(ctx, *operands, function=function, results=results)
+    out, _, _ = mlir.emit_python_callback(
+        ctx, function, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False, returns_token=False
+    )
+    return out
+
+
+_lower_pure_callback = mlir.lower_fun(_pure_callback, multiple_results=True)
+mlir.register_lowering(_callback, _lower_callback)
 
 
 @_host.def_abstract_eval
@@ -229,8 +251,10 @@ def _unbroadcast(g, shape):
 
 def _evaluate(handle, arrays):
     """Outputs for theta of common depth, in their common dtype; half precision cannot hold what a solver returns."""
-    dtype = jnp.result_type(*arrays, jnp.float32) if any(jnp.issubdtype(a.dtype, jnp.floating) for a in arrays) else float
-    return tuple(_bind(handle, "forward", *(jnp.asarray(a, dtype) for a in arrays))[: len(handle.map.out_sizes)])
+    floating = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    dtype = jnp.result_type(*floating, jnp.float32) if floating else jnp.result_type(float)
+    theta = [a if a.dtype == dtype else a.astype(dtype) for a in arrays]
+    return tuple(_bind(handle, "forward", *theta)[: len(handle.map.out_sizes)])
 
 
 def lift(diffmap: DiffMap):
@@ -268,11 +292,11 @@ class CvxpyLayer(Interface):
         """
         handle = self._handle.variant(solver_args)
         layer = handle.map
-        values = [_as_array(v, i, layer.parameters) for i, v in enumerate(values)]
-        leads = leading_dims([v.shape for v in values], layer.parameters)
-        theta = [_real(v, p).reshape(*lead, p.size) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+        arrays = [_as_array(v, i, layer.parameters) for i, v in enumerate(values)]
+        leads = leading_dims([a.shape for a in arrays], layer.parameters)
+        theta = [_shaped(_real(a, p), (*lead, p.size)) for a, p, lead in zip(arrays, layer.parameters, leads, strict=True)]
         results = _evaluate(handle, theta) if theta else [jnp.asarray(r, float) for r in layer.forward()[0]]
-        return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
+        return tuple(_output(r, o) for r, o in zip(results, layer.outputs, strict=True))
 
     def __eq__(self, other):
         return type(other) is type(self) and self._handle == other._handle
@@ -282,6 +306,8 @@ class CvxpyLayer(Interface):
 
 
 def _as_array(value, position, parameters):
+    if isinstance(value, jax.Array):
+        return value
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -294,9 +320,13 @@ def _real(value, info):
     return jnp.stack([value.real, value.imag], -1) if info.complex else value
 
 
-def _shaped(result, info):
+def _shaped(array, shape):
+    return array if array.shape == shape else array.reshape(shape)  # eager autodiff pays for every operation
+
+
+def _output(result, info):
     lead = result.shape[:-1]
     if info.complex:
         pairs = result.reshape(*lead, *info.shape, 2)
         return jax.lax.complex(pairs[..., 0], pairs[..., 1])
-    return result.reshape(*lead, *info.shape)
+    return _shaped(result, (*lead, *info.shape))

@@ -181,9 +181,9 @@ class CvxpyLayer(Interface):
         raises the latter two as a `tf.errors.UnknownError` with the same text.
         """
         layer = self._handle.variant(solver_args).map
-        values = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
-        leads = leading_dims([v.shape for v in values], layer.parameters)
-        theta = [_flat(v, len(lead), p) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+        tensors = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
+        leads = leading_dims([t.shape for t in tensors], layer.parameters)
+        theta = [_flat(t, len(lead), p) for t, p, lead in zip(tensors, layer.parameters, leads, strict=True)]
         results = _evaluate(layer, theta) if theta else [tf.constant(r, tf.float32) for r in layer.forward()[0]]
         return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
 
