@@ -9,6 +9,8 @@ process that made it.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from .batching import leading_dims
@@ -90,17 +92,18 @@ def _compute(diffmap, kind, theta, saved, groups):
         results, state = call_on_host(diffmap, kind, arrays, want)
         return [*(np.array(r, dtype.as_numpy_dtype) for r in results), *map(np.array, state)]
 
+    leads = [a.shape[:-1] for a in like]
+    known = np.array(leads, int).reshape(len(like), -1) if all(lead.is_fully_defined() for lead in leads) else None
     if tf.executing_eagerly():
-        leads = np.array([a.shape[:-1] for a in like], int).reshape(len(like), -1)
-        out = [tf.convert_to_tensor(a) for a in host(leads, *(a.numpy() for a in operands))]
+        out = [tf.convert_to_tensor(a) for a in host(known, *(a.numpy() for a in operands))]
     else:
         operands = [tf.raw_ops.PreventGradient(input=a, message=_FORWARD_MODE) for a in operands]
-        leads = tf.stack([tf.shape(a)[:-1] for a in like])
         types = [dtype] * count + [tf.float64] * (len(diffmap.saved) if kind == "forward" else 0)
-        out = tf.numpy_function(host, [leads, *operands], types, stateful=False)
-        lead = like[0].shape[:-1]
-        for a in like[1:]:
-            lead = tf.broadcast_static_shape(lead, a.shape[:-1])
+        if known is None:
+            out = tf.numpy_function(host, [tf.stack([tf.shape(a)[:-1] for a in like]), *operands], types, stateful=False)
+        else:
+            out = tf.numpy_function(lambda *arrays: host(known, *arrays), operands, types, stateful=False)
+        lead = functools.reduce(tf.broadcast_static_shape, leads)
         for t, k in zip(out, result_sizes(diffmap, kind), strict=False):
             t.set_shape(lead + [k])
         for t, s in zip(out[count:], diffmap.saved, strict=False):
