@@ -26,6 +26,7 @@ types: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/single_call.py
+	$(BIN)/python benchmarks/frameworks.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -6,30 +6,26 @@ is cvxpylayers' JAX layer, if it is installed; it runs eagerly, since it does no
 
 Part 2: a gradient and a Hessian-vector product, both with their forward solve, at growing n, in torch and JAX.
 
-All entries of a row run in turn (A B A B ...), the median of the rounds counts. Run: python benchmarks/frameworks.py
+Each framework has a process of its own (their thread pools disturb each other), in which all entries of a row run in turn
+(A B A B ...), the core among them; medians count. Run: python benchmarks/frameworks.py
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 import time
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from functools import partial
 
 import cvxpy as cp
-import jax
-import jax.numpy as jnp
 import numpy as np
-import tensorflow as tf
-import torch
 from single_call import data, problem
 
-import cvxlayers.jax
-import cvxlayers.tensorflow
-import cvxlayers.torch
+from cvxlayers.layer import ConeLayer
 
-jax.config.update("jax_enable_x64", True)
+WEIGHTS = np.random.default_rng(0).standard_normal(10)
 
 
 def rounds(entries, repeat):
@@ -44,71 +40,84 @@ def rounds(entries, repeat):
     return {name: 1e3 * float(np.median(t)) for name, t in times.items()}
 
 
-def calls(layers, values):
-    """(forward, forward and gradient) of every entry, by name."""
-    arrays = [v.detach().numpy() for v in values]
-    batched = arrays[1].ndim > 1
-    core = layers["torch"]._handle.map
-    flat = [a.reshape(len(a) if batched else 1, -1) for a in arrays]
-    (z,), saved = core.forward(*flat)
-    weights = np.random.default_rng(0).standard_normal(z.shape[-1])
+def in_torch(parts, values):
+    """(forward, forward and gradient) of a layer as functions without arguments."""
+    import torch
 
-    leaves = [v.detach().clone().requires_grad_() for v in values]
-    w = torch.tensor(weights)
-    forward, gradient = {}, {}
-    forward["core"] = lambda: core.forward(*flat)
-    gradient["core"] = lambda: core.vjp(core.forward(*flat)[1], np.broadcast_to(weights, z.shape))
-    forward["torch"] = lambda: layers["torch"](*values)
-    gradient["torch"] = lambda: torch.autograd.grad((layers["torch"](*leaves)[0] * w).sum(), leaves)
+    from cvxlayers.torch import CvxpyLayer
 
-    device = [jnp.asarray(a) for a in arrays]
+    layer, leaves, w = CvxpyLayer(*parts), [torch.tensor(v, requires_grad=True) for v in values], torch.tensor(WEIGHTS)
+    plain = [v.detach() for v in leaves]
+    return lambda: layer(*plain), lambda: torch.autograd.grad((layer(*leaves)[0] * w).sum(), leaves)
 
-    def solve(*values):
-        return layers["jax"](*values)[0]
 
-    def loss(*values):
-        return jnp.sum((jax.vmap(solve) if batched else solve)(*values) * weights)
+def in_jax(parts, values):
+    """The same under jit, a batch by vmap."""
+    import jax
+    import jax.numpy as jnp
 
-    jit, jit_grad = jax.jit(jax.vmap(solve) if batched else solve), jax.jit(jax.grad(loss, (0, 1, 2, 3)))
-    forward["JAX, jit"] = lambda: jax.block_until_ready(jit(*device))
-    gradient["JAX, jit"] = lambda: jax.block_until_ready(jit_grad(*device))
+    from cvxlayers.jax import CvxpyLayer
 
-    tensors = [tf.constant(a) for a in arrays]
-    run = tf.function(lambda *values: layers["tensorflow"](*values)[0])
+    jax.config.update("jax_enable_x64", True)
+    layer, device = CvxpyLayer(*parts), [jnp.asarray(v) for v in values]
+    solve = (lambda *v: layer(*v)[0]) if values[1].ndim == 1 else jax.vmap(lambda *v: layer(*v)[0])
+    forward, gradient = jax.jit(solve), jax.jit(jax.grad(lambda *v: jnp.sum(solve(*v) * WEIGHTS), (0, 1, 2, 3)))
+    return lambda: jax.block_until_ready(forward(*device)), lambda: jax.block_until_ready(gradient(*device))
+
+
+def in_tensorflow(parts, values):
+    """The same in tf.function."""
+    import tensorflow as tf
+
+    from cvxlayers.tensorflow import CvxpyLayer
+
+    layer, tensors = CvxpyLayer(*parts), [tf.constant(v) for v in values]
 
     @tf.function
-    def run_grad(*values):
+    def gradient(*values):
         with tf.GradientTape() as tape:
             tape.watch(values)
-            loss = tf.reduce_sum(layers["tensorflow"](*values)[0] * weights)
+            loss = tf.reduce_sum(layer(*values)[0] * WEIGHTS)
         return tape.gradient(loss, values)
 
-    forward["TensorFlow, tf.function"] = lambda: run(*tensors)
-    gradient["TensorFlow, tf.function"] = lambda: run_grad(*tensors)
-
-    if "peer" in layers:
-        peer_grad = jax.grad(lambda *values: jnp.sum(layers["peer"](*values)[0] * weights), (0, 1, 2, 3))
-        forward["cvxpylayers, JAX eager"] = lambda: jax.block_until_ready(layers["peer"](*device))
-        gradient["cvxpylayers, JAX eager"] = lambda: jax.block_until_ready(peer_grad(*device))
-    return forward, gradient
+    forward = tf.function(lambda *values: layer(*values)[0])
+    return lambda: forward(*tensors), lambda: gradient(*tensors)
 
 
-def part1():
-    """The table of calls."""
-    layers = {name: getattr(cvxlayers, name).CvxpyLayer(*problem()) for name in ("torch", "jax", "tensorflow")}
-    if importlib.util.find_spec("cvxpylayers"):
-        from cvxpylayers.jax import CvxpyLayer as Peer
+def in_peer(parts, values):
+    """The same with cvxpylayers' JAX layer, eager."""
+    import jax
+    import jax.numpy as jnp
+    from cvxpylayers.jax import CvxpyLayer
 
-        layers["peer"] = Peer(*problem())
-    else:
-        print("cvxpylayers is not installed (pip install cvxpylayers): no peer to compare with")
-    print(f"{'dense QP, n = m = 10':28s} {'B':>4s} {'forward':>9s} {'+ gradient':>11s}   over the core")
-    for B, repeat in ((1, 400), (128, 30)):
-        forward, gradient = calls(layers, data(B))
-        f, g = rounds(forward, repeat), rounds(gradient, repeat)
-        for name in f:
-            over = "" if name == "core" else f"   {f[name] - f['core']:+.2f} {g[name] - g['core']:+.2f}"
-            print(f"{name:28s} {B:4d} {f[name]:9.2f} {g[name]:11.2f}{over}")
+    jax.config.update("jax_enable_x64", True)
+    layer, device = CvxpyLayer(*parts), [jnp.asarray(v) for v in values]
+    gradient = jax.grad(lambda *v: jnp.sum(layer(*v)[0] * WEIGHTS), (0, 1, 2, 3))
+    return lambda: jax.block_until_ready(layer(*device)), lambda: jax.block_until_ready(gradient(*device))
+
+
+FRAMEWORKS = {
+    "torch": in_torch,
+    "JAX, jit": in_jax,
+    "TensorFlow, tf.function": in_tensorflow,
+    "cvxpylayers, JAX eager": in_peer,
+}
+
+
+def part1(name):
+    """Rows of one framework."""
+    core = ConeLayer(*problem())
+    for B, repeat in ((1, 400), (128, 40)):
+        values = [v.detach().numpy() for v in data(B)]
+        flat = [v.reshape(B, -1) for v in values]
+        (z,), saved = core.forward(*flat)
+        c = np.broadcast_to(WEIGHTS, z.shape)
+        forward, gradient = FRAMEWORKS[name](problem(), values)
+        entries = {"core": partial(core.forward, *flat), "vjp": partial(core.vjp, saved, c), "f": forward, "g": gradient}
+        t = rounds(entries, 8 if name.startswith("cvxpylayers") else repeat)
+        both = t["core"] + t["vjp"]
+        print(f"{name:25s} {B:4d} {t['core']:8.2f} {both:8.2f} {t['f']:10.2f} {t['g']:8.2f} ", end="")
+        print(f"{t['f'] - t['core']:9.2f} {t['g'] - both:8.2f}", flush=True)
 
 
 def socp(n):
@@ -119,42 +128,70 @@ def socp(n):
     s = A @ x
     constraints = [cp.norm(s[:k]) <= 1, cp.norm(s[k:]) <= x[0] + 2, G @ x <= b]
     values = [rng.standard_normal(n), rng.standard_normal((2 * k, n)) / np.sqrt(n), rng.random(n // 4)]
-    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + q @ x), constraints), [q, A, b], [x], values
+    return (cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + q @ x), constraints), [q, A, b], [x]), values
 
 
-def part2():
-    """Gradients and Hessian-vector products."""
-    print(f"\n{'SOCP, all of q, A, b':28s} {'N':>4s} {'gradient':>9s} {'HVP':>11s}   ratio")
+def second_in_torch(parts, values, t):
+    """(gradient, Hessian-vector product along t) of a sum of sines of the solution."""
+    import torch
+
+    from cvxlayers.torch import CvxpyLayer
+
+    layer, leaves, t = CvxpyLayer(*parts), [torch.tensor(v, requires_grad=True) for v in values], [torch.tensor(d) for d in t]
+
+    def gradient(create_graph=False):
+        return torch.autograd.grad(torch.sin(layer(*leaves)[0]).sum(), leaves, create_graph=create_graph)
+
+    def hvp():
+        return torch.autograd.grad(sum((g * d).sum() for g, d in zip(gradient(True), t, strict=True)), leaves)
+
+    return gradient, hvp
+
+
+def second_in_jax(parts, values, t):
+    """The same under jit, forward over reverse."""
+    import jax
+    import jax.numpy as jnp
+
+    from cvxlayers.jax import CvxpyLayer
+
+    jax.config.update("jax_enable_x64", True)
+    layer, device, t = CvxpyLayer(*parts), tuple(map(jnp.asarray, values)), tuple(map(jnp.asarray, t))
+    grad = jax.grad(lambda *v: jnp.sum(jnp.sin(layer(*v)[0])), (0, 1, 2))
+    gradient, hvp = jax.jit(grad), jax.jit(lambda v, t: jax.jvp(grad, v, t)[1])
+    return lambda: jax.block_until_ready(gradient(*device)), lambda: jax.block_until_ready(hvp(device, t))
+
+
+def part2(name):
+    """Rows of one framework."""
     for n in (10, 60, 100, 200):
-        *parts, values = socp(n)
-        ours, theirs = cvxlayers.torch.CvxpyLayer(*parts), cvxlayers.jax.CvxpyLayer(*parts)
+        parts, values = socp(n)
         rng = np.random.default_rng(1)
-        t = [rng.standard_normal(v.shape) for v in values]
-        leaves = [torch.tensor(v, requires_grad=True) for v in values]
+        make = second_in_torch if name == "torch" else second_in_jax
+        gradient, hvp = make(parts, values, [rng.standard_normal(v.shape) for v in values])
+        t = rounds({"gradient": gradient, "hvp": hvp}, 15)
+        ratio = t["hvp"] / t["gradient"]
+        print(f"{f'SOCP, n = {n}: {name}':30s} {t['gradient']:9.2f} {t['hvp']:9.2f} {ratio:7.2f}", flush=True)
 
-        def gradient(create_graph=False, ours=ours, leaves=leaves):
-            return torch.autograd.grad(torch.sin(ours(*leaves)[0]).sum(), leaves, create_graph=create_graph)
 
-        def hvp(leaves=leaves, t=t, gradient=gradient):
-            product = sum((g * torch.tensor(d)).sum() for g, d in zip(gradient(True), t, strict=True))
-            return torch.autograd.grad(product, leaves)
-
-        grad = jax.grad(lambda *v, layer=theirs: jnp.sum(jnp.sin(layer(*v)[0])), (0, 1, 2))
-        device, tangents = tuple(map(jnp.asarray, values)), tuple(map(jnp.asarray, t))
-        jit_grad, jit_hvp = jax.jit(grad), jax.jit(lambda v, t, grad=grad: jax.jvp(grad, v, t)[1])
-        entries = {
-            "torch": gradient,
-            "torch, HVP": hvp,
-            "JAX, jit": lambda f=jit_grad, v=device: jax.block_until_ready(f(*v)),
-            "JAX, jit, HVP": lambda f=jit_hvp, v=device, t=tangents: jax.block_until_ready(f(v, t)),
-        }
-        found = rounds(entries, 15)
-        S = ours._handle.map.structure
-        for name in ("torch", "JAX, jit"):
-            g, h = found[name], found[f"{name}, HVP"]
-            print(f"{f'n = {n}: {name}':28s} {S.n + S.m:4d} {g:9.2f} {h:11.2f}   {h / g:.2f}")
+def run(*args):
+    """This script in a process of its own."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, __file__, *args], check=True, env=environment, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
-    part1()
-    part2()
+    if len(sys.argv) > 1:
+        {"1": part1, "2": part2}[sys.argv[1]](sys.argv[2])
+        sys.exit()
+    print(
+        f"{'dense QP, n = m = 10':25s} {'B':>4s} {'core':>8s} {'+ vjp':>8s} {'framework':>10s} {'+ grad':>8s} {'overhead':>10s}"
+    )
+    for framework in FRAMEWORKS:
+        if framework.startswith("cvxpylayers") and not importlib.util.find_spec("cvxpylayers"):
+            print("cvxpylayers is not installed (pip install cvxpylayers): no peer to compare with")
+        else:
+            run("1", framework)
+    print(f"\n{'with their forward solves':30s} {'gradient':>9s} {'HVP':>9s} {'ratio':>7s}")
+    for framework in ("torch", "JAX, jit"):
+        run("2", framework)
