@@ -1,6 +1,7 @@
 # make demo    train a small model with a CVXPY layer inside, on real data; writes examples/figures/quickstart.png
 # make test    the tests
-# Both set up .venv first, once, with the versions of constraints.txt.
+# make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
+# All set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +9,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo swap test lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/quickstart.py
+
+swap: $(VENV)/.test
+	$(BIN)/python examples/swap_frameworks.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -9,7 +9,7 @@ TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytes
 setup(
     name="cvxlayers",
     version="0.1.0",
-    description="Differentiable convex optimization layers: a parametrized CVXPY problem as a PyTorch module",
+    description="Differentiable convex optimization layers: a parametrized CVXPY problem in PyTorch, JAX and TensorFlow",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

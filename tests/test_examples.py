@@ -1,5 +1,6 @@
 """The examples run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,4 +17,15 @@ def test_quickstart(tmp_path):
     command = [sys.executable, EXAMPLES / "quickstart.py", "--quick", "--figure", figure]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "learned QP" in out
+    assert figure.stat().st_size > 10_000
+
+
+def test_swap_frameworks(tmp_path):
+    figure = tmp_path / "figure.png"
+    command = [sys.executable, EXAMPLES / "swap_frameworks.py", "--steps", "15", "--images", "60", "--figure", figure]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    losses = re.findall(r"^(\w+) .*-> ([\d.]+)", out, re.M)
+    assert [name for name, _ in losses] == ["PyTorch", "JAX", "TensorFlow"]
+    assert len({loss for _, loss in losses}) == 1  # to twelve digits
+    assert float(losses[0][1]) < 0.9
     assert figure.stat().st_size > 10_000

@@ -1,38 +1,69 @@
-"""Every code block of the README runs, in order, in one session; its links lead somewhere."""
+"""Every code block of the README and of the guides runs, in order, in one session for each; their links lead somewhere."""
 
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text):
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.S)
+
+
+def run(path):
+    session = {}
+    for language, code in blocks(path.read_text()):
+        if language == "python":
+            exec(compile(code, path.name, "exec"), session)
+    return session
 
 
 def test_python_blocks(capsys):
-    session = {}
-    for language, code in BLOCKS:
-        if language == "python":
-            exec(compile(code, "README.md", "exec"), session)
+    session = run(ROOT / "README.md")
     printed = capsys.readouterr().out.strip()
     promised = re.findall(r"print\(error\)\s+# (.*)", TEXT)
     assert printed in promised
     assert session["probabilities"].shape == (8, 4)
-    assert session["price"].shape == ()
+    assert session["price"].shape == () and session["H"].shape == (4, 4)
+    assert session["gradients"].shape == session["gradient"].shape == (8, 4)
+    assert session["blocks"][1].tolist() == [0, 0.5, 0.5, 0]
 
 
 @pytest.mark.parametrize(
-    "command", [line.split("#")[0].split() for k, code in BLOCKS if k == "bash" for line in code.splitlines()]
+    "command", [line.split("#")[0].split() for k, code in blocks(TEXT) if k == "bash" for line in code.splitlines()]
 )
 def test_commands_exist(command):
     assert command[0] == "make"
     subprocess.run([*command, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(
-    "link", re.findall(r"\]\((?!http)([^)]+)\)", TEXT) + re.findall(r"`((?:benchmarks|examples)/\w+\.py)`", TEXT)
-)
-def test_links(link):
-    assert (ROOT / link).exists()
+def test_custom_layers():
+    session = run(ROOT / "docs" / "custom_layers.md")
+    assert session["x"].tolist() == [[1.0, 2.5, 2.5, 4.0]]
+    assert session["jacobian"].tolist() == [[[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]]
+    assert session["gradient"].tolist() == [[0, 0.5, 0.5, 0]]
+    assert np.allclose(session["hessian"], np.diag([-12 / 13**3, 6 / 4**3, 0]), atol=1e-6)  # the roots are 2, -1, 0
+
+
+def test_frameworks():
+    model = run(ROOT / "docs" / "frameworks.md")["model"]
+    assert np.allclose(model.predict(np.ones((5, 2)), verbose=0).sum(1), 1, atol=1e-5)
+
+
+def _links():
+    for path in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
+            yield path.parent / link
+    for link in re.findall(r"`((?:benchmarks|examples)/\w+\.py)`", TEXT):
+        yield ROOT / link
+
+
+@pytest.mark.parametrize("path", list(_links()), ids=lambda p: str(p.relative_to(ROOT)))
+def test_links(path):
+    assert path.exists()

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from cvxlayers.torch import CvxpyLayer, lift
 
 from .conic import ROWS
+from .custom_maps import Cube, SmoothCube
 from .problems import CASES
 from .support import central, largest
-from .torch_support import Cube, conic_loss, leaves, make, qp_function
+from .torch_support import conic_loss, leaves, make, qp_function
 
 SOME = ("qp", "socp", "psd_variable", "entropy", "geometric", "complex_least_squares", "parameter_kinds")
 
@@ -389,3 +390,16 @@ def test_lift_makes_a_function_of_any_map():
     x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(cube, (x,), check_forward_ad=True)
     assert torch.equal(vmap(lambda x: cube(x)[0])(x.detach()[None]), x.detach()[None] ** 3)
+
+
+def test_a_native_map():
+    cube = lift(SmoothCube(True))
+    x = torch.tensor([[1.0, 2.0, -3.0], [0.5, 1.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cube, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(cube, (x,), check_fwd_over_rev=True)
+    single = x.detach().float()
+    assert cube(single)[0].dtype == torch.float32
+    H = vmap(hessian(lambda x: cube(x[None])[0].sum()))(single)
+    assert torch.allclose(H, torch.diag_embed(6 * single))
+    with pytest.raises(NotImplementedError, match="third"):
+        jacfwd(hessian(lambda x: cube(x[None])[0].sum()))(single[0])

@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch.func import grad, jacrev, jvp, vmap
+from torch._functorch.aot_autograd import aot_module_simplified, make_boxed_func
+from torch.func import grad, hessian, jacrev, jvp, vmap
 
 from cvxlayers.torch import lift
 
-from .torch_support import Cube, leaves, make, qp_function
+from .custom_maps import Cube, SmoothCube
+from .torch_support import leaves, make, qp_function
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +150,28 @@ def test_a_lifted_map():
     x = torch.tensor(np.array([[1.0, 2.0, -3.0]]))
     cube = lift(Cube())
     assert torch.equal(torch.compile(cube, fullgraph=True, backend="aot_eager")(x)[0], x**3)
+
+
+def test_a_native_map_is_compiled_with_its_operations():
+    cube, graphs = lift(SmoothCube(True)), []
+
+    def backend(graph, inputs):
+        def keep(graph, inputs):
+            graphs.append(graph.print_readable(print_output=False))
+            return make_boxed_func(graph.forward)
+
+        return aot_module_simplified(graph, inputs, fw_compiler=keep, bw_compiler=keep)
+
+    x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
+    y = torch.compile(cube, fullgraph=True, backend=backend)(x)[0]
+    y.sum().backward()
+    assert torch.equal(y, x**3) and torch.allclose(x.grad, 3 * x.detach() ** 2)
+    assert any("aten.pow" in g for g in graphs) and not any("cvxlayers.host" in g for g in graphs)
+
+
+def test_compile_of_a_hessian(qp):
+    f, (L, p, G, h), w = qp
+    H = hessian(lambda p: (f(L, p, G, h) ** 2 * w).sum())
+    expected = H(p)
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(torch.compile(H, fullgraph=True, backend="aot_eager")(p), expected, atol=1e-10)

@@ -1,8 +1,7 @@
-"""What the PyTorch tests share: layers of the cases, one function of a QP, and the smallest custom map."""
+"""What the PyTorch tests share: layers of the cases, and functions of them."""
 
 import torch
 
-from cvxlayers import DiffMap, Saved
 from cvxlayers.torch import CvxpyLayer
 
 from .conic import conic
@@ -38,17 +37,3 @@ def conic_loss(cone):
         )
 
     return [torch.tensor(v) for v in case.values], loss
-
-
-class Cube(DiffMap):
-    """x -> x^3."""
-
-    in_sizes, out_sizes, saved = (3,), (3,), (Saved(3, (0,)),)
-
-    def forward(self, x):
-        return (x**3,), (x,)
-
-    def jvp(self, saved, t):
-        return (3 * saved[0] ** 2 * t,)
-
-    vjp = jvp
