@@ -18,6 +18,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+APEX = 2.0**-330  # T grows like 1/|v|; closer to the apex than this is at the apex, so that nothing overflows
+
 
 class Spectrum(ABC):
     """D = U diag(d) U' at a point. d: (..., dim). Matrices M are (..., dim, c): c columns at once."""

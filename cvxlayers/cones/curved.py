@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from .base import Cone, Spectrum
+from .base import APEX, Cone, Spectrum
 
 _EPS = np.finfo(np.float64).eps
 
@@ -141,5 +141,6 @@ class Curved(Cone):
                 U[curved] = np.stack([e, f, n]).transpose(2, 1, 0)
                 part = k / total * (l / total)
                 cubic[:, curved] = np.stack([part * T, part * S, part * S * T / total * turn])
-                cubic = np.ldexp(cubic, -exponent)
+                size = np.ldexp(1.0, exponent)
+                cubic = np.where(size > APEX, cubic / np.maximum(size, APEX), 0.0)
         return _Turning(d.T.reshape(v.shape), U.reshape(v.shape + (3,)), cubic.T.reshape(v.shape))

@@ -12,7 +12,7 @@ coinciding eigenvalues do no harm.
 
 import numpy as np
 
-from .base import Cone, Spectrum
+from .base import APEX, Cone, Spectrum
 
 _SQRT2 = np.sqrt(2.0)
 
@@ -53,8 +53,9 @@ class _Congruence(Spectrum):
 
     def third(self, a, h):
         Q, positive, size = self.Q, self.l > 0, np.abs(self.l)
-        odd = positive[..., :, None] != positive[..., None, :]
-        W = np.where(odd, 1.0 / np.where(odd, size[..., :, None] + size[..., None, :], 1.0), 0.0)
+        total = size[..., :, None] + size[..., None, :]
+        odd = (positive[..., :, None] != positive[..., None, :]) & (total > APEX)
+        W = np.where(odd, 1.0 / np.where(odd, total, 1.0), 0.0)
         G, H = (np.swapaxes(Q, -1, -2) @ self.svec.mat(x) @ Q for x in (a, h))
         WG, WH = W * G, W * H * size[..., :, None]
         half = WG @ WH + W * (WH @ G + size[..., :, None] * (WG @ H))  # where W vanishes it leaves out the other signs

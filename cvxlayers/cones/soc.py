@@ -9,7 +9,7 @@ dtau = (dt - tau u'dz) / r. Elsewhere D is constant.
 
 import numpy as np
 
-from .base import Cone, Spectrum
+from .base import APEX, Cone, Spectrum
 
 _H = np.sqrt(0.5)
 
@@ -57,7 +57,7 @@ class _Reflected(Spectrum):
         return np.concatenate([top, Z], -2)
 
     def third(self, a, h):
-        bent = (self.d[..., 0] > 0) & (self.d[..., 1] == 0) & (self.r > np.finfo(np.float64).tiny)
+        bent = (self.d[..., 0] > 0) & (self.d[..., 1] == 0) & (self.r > APEX)
         r, u = np.where(bent, self.r, 1.0)[..., None], self.u
         tau = np.where(bent, self.t, 0.0)[..., None] / r
         at, az, ht, hz = a[..., :1], a[..., 1:], h[..., :1], h[..., 1:]
