@@ -60,6 +60,11 @@ def split(diffmap, kind, args):
     return theta, saved, groups
 
 
+def joined(groups):
+    """The groups as one list of arguments."""
+    return [a for group in groups for a in group]
+
+
 def result_sizes(diffmap, kind):
     """Sizes of the results, without `saved`."""
     return diffmap.in_sizes if kind.startswith("vjp") else diffmap.out_sizes
@@ -112,10 +117,16 @@ def transposed(kind, groups, c):
     return [("vjp2", (c, second)), ("jvp2", (first, c))]
 
 
-def tangent(diffmap, kind, groups, dtheta):
-    """The call that is the derivative of this one along dtheta."""
-    _check_order(diffmap, kind)
-    return {"forward": "jvp", "jvp": "jvp2", "vjp": "vjp2"}[kind], (dtheta, *groups)
+def differential(diffmap, kind, groups, dtheta, dgroups):
+    """The calls (kind, groups) whose sum is the derivative of this one along dtheta and dgroups, None for what stays."""
+    calls = []
+    if dtheta is not None:
+        _check_order(diffmap, kind)
+        calls.append(({"forward": "jvp", "jvp": "jvp2", "vjp": "vjp2"}[kind], (dtheta, *groups)))
+    for k, dgroup in enumerate(dgroups):
+        if dgroup is not None:
+            calls.append((kind, (*groups[:k], dgroup, *groups[k + 1 :])))
+    return calls
 
 
 def gradient(diffmap, kind, groups, c):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call, call_on_host, result_sizes, shapes, split, tangent, transposed
+from .calls import Handle, call, call_on_host, differential, joined, result_sizes, shapes, split, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
 from .interface import Interface, argument, check_complex
@@ -198,24 +198,18 @@ def _filled(arrays, sizes, like):
     return [a if _moves(a) else jnp.zeros((*lead, k), like.dtype) for a, k in zip(arrays, sizes, strict=True)]
 
 
-def _joined(groups):
-    return [a for group in groups for a in group]
-
-
 def _jvp(args, tangents, *, handle, kind):
     theta, saved, groups = split(handle.map, kind, args)
     dtheta, _, dgroups = split(handle.map, kind, tangents)
     out = _bind(handle, kind, *args)
     if kind == "forward":
         saved = out[len(handle.map.out_sizes) :]
-    parts = []
-    if any(map(_moves, dtheta)):
-        parts.append(tangent(handle.map, kind, groups, _filled(dtheta, handle.map.in_sizes, theta[0])))
-    for k, own in enumerate(dgroups):
-        if any(map(_moves, own)):
-            moved = _filled(own, [a.shape[-1] for a in groups[k]], theta[0])
-            parts.append((kind, (*groups[:k], moved, *groups[k + 1 :])))
-    found = [_bind(handle, kind, *theta, *saved, *_joined(rest)) for kind, rest in parts]
+    dtheta, *dgroups = (
+        _filled(own, [a.shape[-1] for a in like], theta[0]) if any(map(_moves, own)) else None
+        for own, like in zip((dtheta, *dgroups), (theta, *groups), strict=True)
+    )
+    calls = differential(handle.map, kind, groups, dtheta, dgroups)
+    found = [_bind(handle, kind, *theta, *saved, *joined(rest)) for kind, rest in calls]
     total = [sum(terms[1:], terms[0]) for terms in zip(*found, strict=True)]
     total = [t if t.shape == o.shape else jnp.broadcast_to(t, o.shape) for t, o in zip(total, out, strict=False)]
     return out, total + [ad.Zero(jax.typeof(o).to_tangent_aval()) for o in out[len(total) :]]
@@ -234,7 +228,7 @@ def _transpose(cotangents, *args, handle, kind):
     k = next(k for k, group in enumerate(groups) if any(map(ad.is_undefined_primal, group)))
     kind, rest = transposed(kind, groups, c)[k]
     start = len(theta) + len(saved) + sum(map(len, groups[:k]))
-    for j, g in enumerate(_bind(handle, kind, *theta, *saved, *_joined(rest))):
+    for j, g in enumerate(_bind(handle, kind, *theta, *saved, *joined(rest))):
         like = args[start + j]
         if ad.is_undefined_primal(like):
             out[start + j] = _unbroadcast(g, like.aval.shape)

@@ -14,7 +14,7 @@ import functools
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call_on_host, gradient, result_sizes, shapes, transposed
+from .calls import Handle, call_on_host, gradient, joined, result_sizes, shapes, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
 from .interface import Interface, argument, check_complex
@@ -60,7 +60,7 @@ def _call(diffmap, kind, theta, saved=(), groups=()):
 
         return results, backward
 
-    return function(*theta, *(a for group in groups for a in group))
+    return function(*theta, *joined(groups))
 
 
 def _guarded(diffmap, kind, theta):
@@ -83,8 +83,8 @@ def _guarded(diffmap, kind, theta):
 
 def _compute(diffmap, kind, theta, saved, groups):
     """(results, saved) as tensors."""
-    operands = theta if kind == "forward" else [*saved, *(a for group in groups for a in group)]
-    like, dtype = [*theta, *(a for group in groups for a in group)], theta[0].dtype
+    operands = theta if kind == "forward" else [*saved, *joined(groups)]
+    like, dtype = [*theta, *joined(groups)], theta[0].dtype
     count = len(result_sizes(diffmap, kind))
 
     def host(leads, *arrays):

@@ -14,7 +14,7 @@ import weakref
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call, call_on_host, gradient, result_sizes, shapes, split, tangent, transposed
+from .calls import Handle, call, call_on_host, differential, gradient, joined, result_sizes, shapes, split, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
 from .interface import Interface, argument, check_complex
@@ -155,7 +155,7 @@ class _Host(torch.autograd.Function):
         def fill(start, like, call):
             if any(needs[start : start + len(like)]):
                 kind, rest = call()
-                for j, g in enumerate(_apply(handle, kind, *theta, *saved, *_joined(rest)), start):
+                for j, g in enumerate(_apply(handle, kind, *theta, *saved, *joined(rest)), start):
                     if needs[j]:
                         grads[j] = _unbroadcast(g, like[j - start])
 
@@ -170,17 +170,13 @@ class _Host(torch.autograd.Function):
     def jvp(ctx, *tangents):
         handle, kind = ctx.handle, ctx.kind
         theta, saved, groups = split(handle.map, kind, ctx.saved_tensors)
-        parts = []
-        if any(t is not None for t in tangents[2 : 2 + len(theta)]):
-            parts.append(tangent(handle.map, kind, groups, _filled(tangents[2:], handle.map.in_sizes, theta[0])))
-        start = 2 + len(theta) + len(saved)
-        for k, group in enumerate(groups):
-            own = tangents[start : start + len(group)]
-            if any(t is not None for t in own):
-                moved = _filled(own, [a.shape[-1] for a in group], theta[0])
-                parts.append((kind, (*groups[:k], moved, *groups[k + 1 :])))
-            start += len(group)
-        out = [_apply(handle, kind, *theta, *saved, *_joined(rest)) for kind, rest in parts]
+        dtheta, _, dgroups = split(handle.map, kind, tangents[2:])
+        dtheta, *dgroups = (
+            None if all(t is None for t in own) else _filled(own, [a.shape[-1] for a in like], theta[0])
+            for own, like in zip((dtheta, *dgroups), (theta, *groups), strict=True)
+        )
+        calls = differential(handle.map, kind, groups, dtheta, dgroups)
+        out = [_apply(handle, kind, *theta, *saved, *joined(rest)) for kind, rest in calls]
         total = [sum(terms[1:], terms[0]) for terms in zip(*out, strict=True)]
         return (*total, *(None for _ in saved)) if kind == "forward" else tuple(total)
 
@@ -195,10 +191,6 @@ class _Host(torch.autograd.Function):
 
 # torch inspects the signature of forward on every call, which takes longer than the call; this is the answer at hand.
 _Host.forward.__signature__ = inspect.signature(_Host.forward)  # type: ignore[attr-defined]
-
-
-def _joined(groups):
-    return [a for group in groups for a in group]
 
 
 def _filled(tensors, sizes, like):
