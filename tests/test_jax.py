@@ -18,7 +18,7 @@ from cvxlayers.jax import CvxpyLayer, lift
 from cvxlayers.layer import ConeLayer
 
 from .conic import ROWS, conic
-from .custom_maps import Cube, SmoothCube
+from .custom_maps import Cube, Product, SmoothCube
 from .problems import CASES
 from .support import central, largest
 
@@ -485,6 +485,23 @@ def test_lift(native):
     assert np.allclose(H, [np.diag(6 * r) for r in np.asarray(x)])
     with pytest.raises(NotImplementedError, match="third"):
         jax.jacfwd(jax.hessian(lambda x: f(x[None])[0].sum()))(x[0])
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["host", "native"])
+def test_inputs_with_different_batches(native):
+    f = lift(Product(native))
+    a, b = jnp.arange(1.0, 7.0).reshape(2, 3), jnp.array([2.0, -1.0, 0.5])
+
+    def loss(a, b):
+        return (f(a[None], b[None])[0] ** 2).sum()
+
+    over_a = jax.vmap(jax.grad(loss, (0, 1)), (0, None))(a, b)
+    assert np.allclose(over_a[0], 2 * a * b**2) and np.allclose(over_a[1], 2 * a**2 * b)
+    assert np.allclose(jax.grad(lambda b: jax.vmap(loss, (0, None))(a, b).sum())(b), (2 * a**2 * b).sum(0))
+    H = jax.jit(jax.vmap(jax.hessian(loss, (0, 1)), (0, None)))(a, b)
+    diagonal = [np.stack([np.diag(r) for r in np.broadcast_to(np.asarray(v), (2, 3))]) for v in (2 * b**2, 4 * a * b, 2 * a**2)]
+    for found, expected in zip((H[0][0], H[0][1], H[1][0], H[1][1]), [diagonal[k] for k in (0, 1, 1, 2)], strict=True):
+        assert np.allclose(found, expected)
 
 
 def test_a_native_map_stays_in_the_program():

@@ -15,7 +15,7 @@ from cvxlayers.layer import ConeLayer
 from cvxlayers.tensorflow import CvxpyLayer, jvp, lift
 
 from .conic import ROWS, conic
-from .custom_maps import Cube, SmoothCube
+from .custom_maps import Cube, Product, SmoothCube
 from .problems import CASES
 from .support import central, largest
 
@@ -331,6 +331,29 @@ def test_lift(native):
         g = tape.gradient(y, x)
     np.testing.assert_allclose(y, x**3)
     np.testing.assert_allclose(outer.gradient(g, x), 6 * x)
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["host", "native"])
+def test_inputs_with_different_batches(native):
+    f = lift(Product(native))
+    a, b = tf.reshape(tf.range(1.0, 7.0), (2, 3)), tf.constant([[2.0, -1.0, 0.5]])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 3])])
+    def derivatives(a, b):
+        with tf.GradientTape() as outer:
+            outer.watch([a, b])
+            with tf.GradientTape() as tape:
+                tape.watch([a, b])
+                loss = tf.reduce_sum(f(a, b)[0] ** 2)
+            g = tape.gradient(loss, [a, b])
+            total = tf.reduce_sum(g[0])
+        return g, outer.gradient(total, [a, b])
+
+    g, h = derivatives(a, b)
+    np.testing.assert_allclose(g[0], 2 * a * b**2)
+    np.testing.assert_allclose(g[1], tf.reduce_sum(2 * a**2 * b, 0)[None])
+    np.testing.assert_allclose(h[0], tf.broadcast_to(2 * b**2, (2, 3)))
+    np.testing.assert_allclose(h[1], tf.reduce_sum(4 * a * b, 0)[None])
 
 
 def test_a_map_without_second_derivatives_raises():

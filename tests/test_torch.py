@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from cvxlayers.torch import CvxpyLayer, lift
 
 from .conic import ROWS
-from .custom_maps import Cube, SmoothCube
+from .custom_maps import Cube, Product, SmoothCube
 from .problems import CASES
 from .support import central, largest
 from .torch_support import conic_loss, leaves, make, qp_function
@@ -403,3 +403,13 @@ def test_a_native_map():
     assert torch.allclose(H, torch.diag_embed(6 * single))
     with pytest.raises(NotImplementedError, match="third"):
         jacfwd(hessian(lambda x: cube(x[None])[0].sum()))(single[0])
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["host", "native"])
+def test_inputs_with_different_batches(native):
+    f = lift(Product(native))
+    a, b = torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3), torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(f, leaves([a, b]), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, leaves([a, b]), check_fwd_over_rev=True)
+    H = vmap(hessian(lambda a, b: (f(a[None], b)[0] ** 2).sum(), (0, 1)), (0, None))(a, b)
+    assert torch.allclose(H[0][1][:, :, 0], torch.diag_embed(4 * a * b))
