@@ -132,12 +132,16 @@ def _compiled(*args, handle, kind):
         return _callback.bind(*use, function=_OnHost(handle, kind, dtype, want), results=want)
     # All of it crosses as bits: under `with jax.enable_x64(True)` a callback runs in a thread where x64 is off, and JAX
     # would round float64 to float32 on both sides of it.
-    bits = [a if a.dtype == _BITS else jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], -1) for a in use]
+    bits = [a if a.dtype == _BITS else _to_bits(a) for a in use]
     results = tuple((s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want)
     found = _callback.bind(*bits, function=_OnHost(handle, kind, dtype, want, bits=True), results=results)
     return [
         a if d == _BITS else jax.lax.bitcast_convert_type(a.reshape(*s, 2), d) for a, (s, d) in zip(found, want, strict=True)
     ]
+
+
+def _to_bits(a):
+    return jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], 2 * a.shape[-1])
 
 
 mlir.register_lowering(_host, mlir.lower_fun(_compiled, multiple_results=True))
@@ -156,14 +160,13 @@ def _pure_callback(*args, function, results):
 
 
 def _lower_callback(ctx, *operands, function, results):
-    """On one device the function itself, which gets NumPy arrays: `jax.pure_callback` puts them on a device before, for
-    0.3 ms a call, and can deadlock there. Among several devices JAX knows best."""
-    where = ctx.module_context.axis_context
-    if not (isinstance(where, mlir.ShardingContext) and where.num_devices == 1):
+    """On one CPU the function itself, which gets NumPy arrays: `jax.pure_callback` puts them on a device before, for 0.3 ms
+    a call, and can deadlock there. Elsewhere JAX knows best."""
+    where, platforms = ctx.module_context.axis_context, tuple(ctx.module_context.platforms)
+    alone = platforms == ("cpu",) and isinstance(where, mlir.ShardingContext) and where.num_devices == 1
+    if not (alone and hasattr(mlir, "emit_python_callback")):
         return _lower_pure_callback(ctx, *operands, function=function, results=results)
-    out, _, _ = mlir.emit_python_callback(
-        ctx, function, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False, returns_token=False
-    )
+    out, _, _ = mlir.emit_python_callback(ctx, function, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False)
     return out
 
 

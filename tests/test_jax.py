@@ -113,6 +113,7 @@ TABLE = {
     ),
     "vmap, of vmap": lambda q: (jax.vmap(jax.vmap(q.f))(q.batch.reshape(2, 2, 5)).reshape(4, 5), q.each(q.solution)),
     "vmap, empty": lambda q: (jax.vmap(q.f)(q.batch[:0]), np.zeros((0, 5))),
+    "jit(vmap), empty": lambda q: (jax.jit(jax.vmap(jax.grad(q.loss)))(q.batch[:0]), np.zeros((0, 5))),
     "jvp": lambda q: (jax.jvp(q.f, (q.p,), (q.w,))[1], q.jacobian(q.p) @ q.w),
     "jacfwd": lambda q: (jax.jacfwd(q.f)(q.p), q.jacobian(q.p)),
     "jacrev": lambda q: (jax.jacrev(q.f)(q.p), q.jacobian(q.p)),
