@@ -36,6 +36,8 @@ def leading_dims(shapes, parameters) -> list[tuple[int, ...]]:
     for d in range(depth):
         size = 1
         for lead in leads:
+            if lead[d] is None:  # TensorFlow will know it when the graph runs
+                continue
             if lead[d] != 1 and size not in (1, lead[d]):
                 found = ", ".join([f"{p.name!r}: {tuple(s)}" for p, s in zip(parameters, shapes, strict=True)])
                 raise ShapeError(f"the batch dimensions of the parameters do not broadcast; found {found}")

@@ -185,7 +185,7 @@ class CvxpyLayer(Interface):
         """
         layer = self._handle.variant(solver_args).map
         tensors = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
-        leads = leading_dims([t.shape for t in tensors], layer.parameters)
+        leads = leading_dims([tuple(t.shape) for t in tensors], layer.parameters)
         theta = [_flat(t, len(lead), p) for t, p, lead in zip(tensors, layer.parameters, leads, strict=True)]
         results = _evaluate(layer, theta) if theta else [tf.constant(r, tf.float32) for r in layer.forward()[0]]
         return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
@@ -193,10 +193,16 @@ class CvxpyLayer(Interface):
 
 def _as_tensor(value, position, parameters):
     try:
-        return tf.convert_to_tensor(value)
+        value = tf.convert_to_tensor(value)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         found = type(value).__name__
         raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+    if value.shape.rank is None:
+        raise ShapeError(f"{argument(position, parameters)} has an unknown number of dimensions; set its shape")
+    own = parameters[position].shape if position < len(parameters) else ()
+    if own and None in value.shape[-len(own) :] and value.shape.rank >= len(own):
+        value = tf.ensure_shape(value, [*value.shape[: -len(own)], *own])  # checked when the graph runs
+    return value
 
 
 def _flat(value, depth, info):

@@ -163,6 +163,21 @@ def test_an_unknown_batch_size_is_one_trace(qp):
     assert run.get_concrete_function().output_shapes[0].as_list() == [None, 5]
 
 
+def test_unknown_shapes(qp):
+    def run(*shapes):
+        spec = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
+        return tf.function(lambda *values: qp.layer(*values)[0], input_signature=spec)
+
+    h = tf.tile(qp.h[None], [4, 1])
+    expected = qp.layer(qp.L, qp.batch, qp.G, h)[0]
+    for p in ([None, 5], [None, None], [4, None]):
+        np.testing.assert_allclose(run([5, 5], p, [None, None], [4, 7])(qp.L, qp.batch, qp.G, h), expected, atol=1e-12)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[4,4\]"):
+        run([5, 5], [None, None], [7, 5], [7])(qp.L, qp.batch[:, :4], qp.G, qp.h)
+    with pytest.raises(Exception, match="ShapeError: .*unknown number of dimensions"):  # AutoGraph chooses the type
+        run([5, 5], None, [7, 5], [7])(qp.L, qp.batch, qp.G, qp.h)
+
+
 def test_a_batch_is_one_solve_and_a_jacobian_has_one_factorization(qp, monkeypatch):
     solves, solve = [], ConeLayer.solve
     monkeypatch.setattr(ConeLayer, "solve", lambda layer, data: solves.append(data.batch) or solve(layer, data))
