@@ -174,7 +174,7 @@ def test_unknown_shapes(qp):
         np.testing.assert_allclose(run([5, 5], p, [None, None], [4, 7])(qp.L, qp.batch, qp.G, h), expected, atol=1e-12)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[4,4\]"):
         run([5, 5], [None, None], [7, 5], [7])(qp.L, qp.batch[:, :4], qp.G, qp.h)
-    with pytest.raises(Exception, match="ShapeError: .*unknown number of dimensions"):  # AutoGraph chooses the type
+    with pytest.raises(Exception, match=r"ShapeError: .*unknown number of dimensions"):  # AutoGraph chooses the type
         run([5, 5], None, [7, 5], [7])(qp.L, qp.batch, qp.G, qp.h)
 
 
