@@ -27,6 +27,11 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
 
+try:  # where among several devices a callback runs: JAX does not publish its rule
+    from jax._src.callback import _callback_op_sharding as op_sharding
+except ImportError:
+    op_sharding = None
+
 __all__ = ["CvxpyLayer", "lift"]
 
 _BITS = np.dtype(np.uint32)
@@ -159,18 +164,21 @@ def _pure_callback(*args, function, results):
     return jax.pure_callback(function, [jax.ShapeDtypeStruct(s, d) for s, d in results], *args)
 
 
+_lower_pure_callback = mlir.lower_fun(_pure_callback, multiple_results=True)
+
+
 def _lower_callback(ctx, *operands, function, results):
-    """On one CPU the function itself, which gets NumPy arrays: `jax.pure_callback` puts them on a device before, for 0.3 ms
-    a call, and can deadlock there. Elsewhere JAX knows best."""
-    where, platforms = ctx.module_context.axis_context, tuple(ctx.module_context.platforms)
-    alone = platforms == ("cpu",) and isinstance(where, mlir.ShardingContext) and where.num_devices == 1
-    if not (alone and hasattr(mlir, "emit_python_callback")):
+    """On the CPU the function itself, which gets NumPy arrays. `jax.pure_callback` puts them on a device before: that takes
+    0.3 ms a call, and with several devices it waits for threads that are all in callbacks. It is the way elsewhere."""
+    if op_sharding is None or tuple(ctx.module_context.platforms) != ("cpu",):
         return _lower_pure_callback(ctx, *operands, function=function, results=results)
-    out, _, _ = mlir.emit_python_callback(ctx, function, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False)
+    sharding = op_sharding(ctx.module_context.axis_context, None, ctx.avals_out)
+    out, _, _ = mlir.emit_python_callback(
+        ctx, function, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False, sharding=sharding
+    )
     return out
 
 
-_lower_pure_callback = mlir.lower_fun(_pure_callback, multiple_results=True)
 mlir.register_lowering(_callback, _lower_callback)
 
 
