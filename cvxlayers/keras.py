@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-from .errors import MissingDependencyError, ProblemError, ShapeError
+from .batching import leading_dims
+from .errors import MissingDependencyError, ProblemError
 
 try:
     import keras
@@ -31,7 +32,7 @@ class CvxpyLayer(keras.layers.Layer):
     """
 
     def __init__(self, build_problem, *, solver=None, gp=False, solver_args=None, derivative="implicit", **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})  # half precision would round the parameters
         backend = keras.backend.backend()
         if backend not in ("tensorflow", "jax", "torch"):
             raise MissingDependencyError(f"cvxlayers.keras has no layer for the Keras backend {backend!r}")
@@ -42,6 +43,9 @@ class CvxpyLayer(keras.layers.Layer):
         if not isinstance(built, tuple) or len(built) != 3:
             raise ProblemError("build_problem must return (problem, parameters, variables)")
         layer = importlib.import_module(f"cvxlayers.{backend}").CvxpyLayer(*built, **self.options)
+        complex_ones = [i.name for i in (*layer._handle.map.parameters, *layer._handle.map.outputs) if i.complex]
+        if complex_ones:
+            raise ProblemError(f"Keras has no complex layers; {', '.join(complex_ones)} is complex")
         self._solve, self._info = layer.__call__, layer._handle.map  # Keras would wrap a torch module itself
 
     def call(self, inputs):
@@ -51,13 +55,9 @@ class CvxpyLayer(keras.layers.Layer):
 
     def compute_output_spec(self, inputs):
         """Shapes and dtypes of the outputs; unknown batch dimensions stay unknown."""
-        values, info = _values(inputs), self._info
-        if len(values) != len(info.parameters):
-            raise ShapeError(f"the layer got {len(values)} inputs; expected {len(info.parameters)}, one for each parameter")
-        leads = [tuple(v.shape[: len(v.shape) - len(p.shape)]) for v, p in zip(values, info.parameters, strict=True)]
-        depth = max(map(len, leads))
-        padded = [(1,) * (depth - len(lead)) + lead for lead in leads]
-        lead = tuple(next((d for d in column if d != 1), 1) for column in zip(*padded, strict=True))
+        info = self._info
+        leads = leading_dims([tuple(v.shape) for v in _values(inputs)], info.parameters)
+        lead = tuple(next((d for d in sizes if d != 1), 1) for sizes in zip(*leads, strict=True))
         outputs = tuple(keras.KerasTensor((*lead, *o.shape), dtype=self.compute_dtype) for o in info.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 

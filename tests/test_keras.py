@@ -36,10 +36,16 @@ layer = model.layers[-1]
 assert layer.supports_jit == (keras.backend.backend() != "tensorflow")
 half = CvxpyLayer(box, dtype="mixed_float16")([np.ones((2, 3), "float16"), np.ones(2, "float16")])
 assert keras.backend.standardize_dtype(half.dtype) == "float16"
-try:
-    keras.Model([features, width], CvxpyLayer(lambda: box()[:2])(features))
-except ValueError as error:
-    print(error)
+
+def spectrum():
+    c, y = cp.Parameter(2, complex=True), cp.Variable(2, complex=True)
+    return cp.Problem(cp.Minimize(cp.sum_squares(y - c))), [c], [y]
+
+for build, shape in ((lambda: box()[:2], ()), (spectrum, ()), (box, (4,))):
+    try:
+        CvxpyLayer(build)([keras.Input(shape), width])
+    except ValueError as error:
+        print(" ".join(str(error).split()))
 """
 
 
@@ -48,4 +54,7 @@ def test_fit_predict_save_and_load(backend, tmp_path):
     command = [sys.executable, "-c", TRAIN, backend, str(tmp_path / "model.keras")]
     out = subprocess.run(command, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-3000:]
-    assert out.stdout.strip().endswith("build_problem must return (problem, parameters, variables)")
+    tuple_, complex_, shape = out.stdout.strip().splitlines()[-3:]
+    assert tuple_ == "build_problem must return (problem, parameters, variables)"
+    assert complex_.startswith("Keras has no complex layers")
+    assert "has shape (None, 4); expected (3,)" in shape
