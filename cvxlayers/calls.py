@@ -18,8 +18,9 @@ import uuid
 
 import numpy as np
 
-from .errors import ProblemError
+from .errors import ProblemError, ShapeError
 
+_MAX_VARIANTS = 16
 _GROUPS = {"forward": "", "jvp": "i", "vjp": "o", "jvp2": "ii", "vjp2": "io"}  # like the inputs or like the outputs
 
 
@@ -44,6 +45,8 @@ class Handle:
             raise ProblemError(f"solver_args is a {type(solver_args).__name__}; expected a dictionary of options")
         name = repr(sorted(solver_args.items(), key=str))
         if name not in self.variants:
+            if len(self.variants) == _MAX_VARIANTS:
+                self.variants.pop(next(iter(self.variants)))
             self.variants[name] = type(self)(self.map.with_solver_args(solver_args))
         return self.variants[name]
 
@@ -70,9 +73,23 @@ def result_sizes(diffmap, kind):
     return diffmap.in_sizes if kind.startswith("vjp") else diffmap.out_sizes
 
 
+def check_inputs(diffmap, inputs):
+    """Raise ShapeError unless there is one array (lead..., k) for each input, all with the same number of dimensions."""
+    found, name = [tuple(a.shape) for a in inputs], type(diffmap).__name__
+    sizes = diffmap.in_sizes
+    if len(found) != len(sizes):
+        raise ShapeError(f"{name} got {len(found)} inputs; expected {len(sizes)}")
+    if any(not shape or shape[-1] != k for shape, k in zip(found, sizes, strict=True)) or len({len(f) for f in found}) > 1:
+        expected = ", ".join(f"(..., {k})" for k in sizes)
+        raise ShapeError(f"{name} got inputs of the shapes {found}; expected {expected} with equally many dimensions")
+
+
 def shapes(diffmap, kind, leads, broadcast=np.broadcast_shapes):
     """(shapes of the results, shapes of `saved`) for arguments with these leading dimensions."""
-    lead = broadcast(*leads)
+    try:
+        lead = broadcast(*leads)
+    except ValueError as error:
+        raise ShapeError(f"the batch dimensions do not broadcast; found {[tuple(lead) for lead in leads]}") from error
     results = [(*lead, k) for k in result_sizes(diffmap, kind)]
     if kind != "forward":
         return results, []
@@ -80,15 +97,26 @@ def shapes(diffmap, kind, leads, broadcast=np.broadcast_shapes):
 
 
 def call(diffmap, kind, args):
-    """The computation itself, for arguments without theta where `saved` is there: (results, saved)."""
+    """The computation itself, for arguments without theta where `saved` is there: (results, saved).
+
+    Raises ShapeError if the map does not keep what it has declared.
+    """
     if kind == "forward":
-        return diffmap.forward(*args)
-    k = len(diffmap.saved)
-    saved, rest = tuple(args[:k]), tuple(args[k:])
-    if not kind.endswith("2"):
-        return getattr(diffmap, kind)(saved, *rest), ()
-    i = len(diffmap.in_sizes)  # the first group of both is like the inputs
-    return getattr(diffmap, kind)(saved, rest[:i], rest[i:]), ()
+        results, state = diffmap.forward(*args)
+        _check_sizes(diffmap, "what `forward` saves", state, [s.size for s in diffmap.saved])
+    else:
+        k, i, state = len(diffmap.saved), len(diffmap.in_sizes), ()
+        saved, rest = tuple(args[:k]), tuple(args[k:])
+        method = getattr(diffmap, kind)  # the first group of jvp2 and vjp2 is like the inputs
+        results = method(saved, rest[:i], rest[i:]) if kind.endswith("2") else method(saved, *rest)
+    _check_sizes(diffmap, f"what `{kind}` returns", results, result_sizes(diffmap, kind))
+    return results, state
+
+
+def _check_sizes(diffmap, what, arrays, sizes):
+    found = [a.shape[-1] if a.ndim else None for a in arrays]
+    if found != list(sizes):
+        raise ShapeError(f"{type(diffmap).__name__}: {what} has the sizes {found} in its last axes; expected {list(sizes)}")
 
 
 def call_on_host(diffmap, kind, args, want):
@@ -137,10 +165,15 @@ def gradient(diffmap, kind, groups, c):
     return "vjp2", ((*groups, c) if kind == "jvp" else (c, *groups))
 
 
+def differentiable(diffmap, kind):
+    """Whether a call has a derivative in theta."""
+    return kind == "forward" or (diffmap.second_order and not kind.endswith("2"))
+
+
 def _check_order(diffmap, kind):
     if kind.endswith("2"):
         raise NotImplementedError("cvxlayers: third derivatives of a layer are not available")
-    if kind != "forward" and not diffmap.second_order:
+    if not differentiable(diffmap, kind):
         raise NotImplementedError(
             f"cvxlayers: this layer has no second derivatives, since its {type(diffmap).__name__} has no jvp2 and vjp2 "
             f"(a layer with derivative='implicit' has them)"

@@ -31,7 +31,8 @@ class Interface:
         """Compile the problem.
 
         problem: a DPP problem (a log-log convex one with gp=True). parameters: all of its cp.Parameter, in the order of
-        the call. variables: what to return: cp.Variable, or dual variables (`constraint.dual_variables[0]`). solver:
+        the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
+        (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
         derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). The keywords params=, out= and
         out_vars= stand for parameters= and variables=.
@@ -64,6 +65,11 @@ def _one_of(name, **spellings):
     if not isinstance(given[0], (list, tuple)):
         raise ProblemError(f"{name} is a {type(given[0]).__name__}; expected a list")
     return list(given[0])
+
+
+def is_number(value):
+    """Whether a value is a Python number or a list of them, which takes the dtype of the arrays beside it."""
+    return isinstance(value, (bool, int, float, complex, list, tuple))
 
 
 def argument(position, parameters):

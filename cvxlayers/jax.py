@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call, call_on_host, differential, joined, result_sizes, shapes, split, transposed
+from .calls import Handle, call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
-from .interface import Interface, argument, check_complex
+from .interface import Interface, argument, check_complex, is_number
 
 try:
     import jax
@@ -30,7 +30,7 @@ except ImportError as error:
 try:  # where among several devices a callback runs: JAX does not publish its rule
     from jax._src.callback import _callback_op_sharding as op_sharding
 except ImportError:
-    op_sharding = None
+    op_sharding = None  # type: ignore[assignment]
 
 __all__ = ["CvxpyLayer", "lift"]
 
@@ -40,8 +40,12 @@ _BITS = np.dtype(np.uint32)
 class _Handle(Handle):
     """Equal maps are one to the compiler: a copied or unpickled layer finds what was compiled for the original."""
 
+    def __init__(self, diffmap):
+        super().__init__(diffmap)
+        self.names = tuple(p.name for p in getattr(diffmap, "parameters", ()))  # which stand in errors
+
     def __eq__(self, other):
-        return type(other) is _Handle and self.key == other.key
+        return type(other) is _Handle and (self.key, self.names) == (other.key, other.names)
 
     def __hash__(self):
         return hash(self.key)
@@ -103,12 +107,14 @@ class _OnHost(NamedTuple):
     def __call__(self, *args):
         arrays = [np.ascontiguousarray(a).view(np.float64) if a.dtype == _BITS else a for a in map(np.asarray, args)]
         count = len(result_sizes(self.handle.map, self.kind))
-        shapes = [s for s, _ in self.want[:count]], [(*lead, k // 2) for (*lead, k), _ in self.want[count:]]
-        results, saved = call_on_host(self.handle.map, self.kind, arrays, shapes)
-        as_bits = [np.ascontiguousarray(a, np.float64).view(_BITS) for a in saved]
-        if self.bits:
-            return [*(np.ascontiguousarray(a, np.float64).view(_BITS) for a in results), *as_bits]
-        return [*(a.astype(self.dtype, copy=False) for a in results), *as_bits]
+        float64 = [s for s, _ in self.want[:count]], [(*lead, k // 2) for (*lead, k), _ in self.want[count:]]
+        results, saved = call_on_host(self.handle.map, self.kind, arrays, float64)
+        results = [_bits(a) if self.bits else a.astype(self.dtype, copy=False) for a in results]
+        return [*results, *map(_bits, saved)]
+
+
+def _bits(array):
+    return np.ascontiguousarray(array, np.float64).view(_BITS)
 
 
 def _native(diffmap, kind, args, want):
@@ -137,16 +143,19 @@ def _compiled(*args, handle, kind):
         return _callback.bind(*use, function=_OnHost(handle, kind, dtype, want), results=want)
     # All of it crosses as bits: under `with jax.enable_x64(True)` a callback runs in a thread where x64 is off, and JAX
     # would round float64 to float32 on both sides of it.
-    bits = [a if a.dtype == _BITS else _to_bits(a) for a in use]
-    results = tuple((s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want)
-    found = _callback.bind(*bits, function=_OnHost(handle, kind, dtype, want, bits=True), results=results)
-    return [
-        a if d == _BITS else jax.lax.bitcast_convert_type(a.reshape(*s, 2), d) for a, (s, d) in zip(found, want, strict=True)
-    ]
+    bits = tuple((s if d == _BITS else (*s[:-1], 2 * s[-1]), _BITS) for s, d in want)
+    found = _callback.bind(*map(_to_bits, use), function=_OnHost(handle, kind, dtype, want, bits=True), results=bits)
+    return [a if d == _BITS else _from_bits(a, s) for a, (s, d) in zip(found, want, strict=True)]
 
 
 def _to_bits(a):
+    if a.dtype == _BITS:
+        return a
     return jax.lax.bitcast_convert_type(a, _BITS).reshape(*a.shape[:-1], 2 * a.shape[-1])
+
+
+def _from_bits(a, shape):
+    return jax.lax.bitcast_convert_type(a.reshape(*shape, 2), jnp.float64)
 
 
 mlir.register_lowering(_host, mlir.lower_fun(_compiled, multiple_results=True))
@@ -255,11 +264,17 @@ def _unbroadcast(g, shape):
 
 
 def _evaluate(handle, arrays):
-    """Outputs for theta of common depth, in their common dtype; half precision cannot hold what a solver returns."""
-    floating = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
-    dtype = jnp.result_type(*floating, jnp.float32) if floating else jnp.result_type(float)
-    theta = [a if a.dtype == dtype else a.astype(dtype) for a in arrays]
+    """Outputs for theta of common depth, in their common dtype."""
+    dtype = _common_dtype(arrays)
+    theta = [a if a.dtype == dtype and not a.weak_type else jax.lax.convert_element_type(a, dtype) for a in arrays]
     return tuple(_bind(handle, "forward", *theta)[: len(handle.map.out_sizes)])
+
+
+def _common_dtype(arrays):
+    strong = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.inexact) and not a.weak_type]
+    dtype = jnp.result_type(*strong) if strong else jnp.result_type(float)
+    dtype = jnp.finfo(dtype).dtype  # the real one of a complex one
+    return dtype if dtype.itemsize > 2 else np.dtype(np.float32)  # half precision cannot hold what a solver returns
 
 
 def lift(diffmap: DiffMap):
@@ -269,7 +284,13 @@ def lift(diffmap: DiffMap):
     batch's size, and returns a tuple of arrays (lead..., out_sizes[k]) in their dtype.
     """
     handle = _Handle(diffmap)
-    return lambda *arrays: _evaluate(handle, [jnp.asarray(a) for a in arrays])
+
+    def function(*arrays):
+        converted = [jnp.asarray(a) for a in arrays]
+        check_inputs(diffmap, converted)
+        return _evaluate(handle, converted)
+
+    return function
 
 
 @jax.tree_util.register_static
@@ -297,7 +318,7 @@ class CvxpyLayer(Interface):
         """
         handle = self._handle.variant(solver_args)
         layer = handle.map
-        arrays = [_as_array(v, i, layer.parameters) for i, v in enumerate(values)]
+        arrays = _as_arrays(values, layer.parameters)
         leads = leading_dims([a.shape for a in arrays], layer.parameters)
         theta = [_shaped(_real(a, p), (*lead, p.size)) for a, p, lead in zip(arrays, layer.parameters, leads, strict=True)]
         results = _evaluate(handle, theta) if theta else [jnp.asarray(r, float) for r in layer.forward()[0]]
@@ -310,11 +331,19 @@ class CvxpyLayer(Interface):
         return hash(self._handle)
 
 
-def _as_array(value, position, parameters):
+def _as_arrays(values, parameters):
+    """Arrays; Python numbers in the dtype of the arrays beside them."""
+    arrays = [None if is_number(v) else _as_array(v, i, parameters) for i, v in enumerate(values)]
+    dtype = _common_dtype([a for a in arrays if a is not None])
+    return [_as_array(v, i, parameters, dtype) if a is None else a for i, (v, a) in enumerate(zip(values, arrays, strict=True))]
+
+
+def _as_array(value, position, parameters, dtype=None):
     if isinstance(value, jax.Array):
         return value
     try:
-        return jnp.asarray(value)
+        array = jnp.asarray(value)
+        return jnp.asarray(value, dtype) if dtype and jnp.issubdtype(array.dtype, jnp.floating) else array
     except (TypeError, ValueError) as error:
         found = type(value).__name__
         raise ShapeError(f"{argument(position, parameters)} is a {found}; expected an array: {error}") from error

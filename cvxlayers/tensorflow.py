@@ -14,10 +14,10 @@ import functools
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call_on_host, gradient, joined, result_sizes, shapes, transposed
+from .calls import Handle, call_on_host, check_inputs, differentiable, gradient, joined, result_sizes, shapes, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
-from .interface import Interface, argument, check_complex
+from .interface import Interface, argument, check_complex, is_number
 
 try:
     import tensorflow as tf
@@ -49,7 +49,7 @@ def _call(diffmap, kind, theta, saved=(), groups=()):
             for j, like in enumerate(parts):
                 if j:
                     other, rest = transposed(kind, groups, c)[j - 1]
-                elif kind.endswith("2") or not (kind == "forward" or diffmap.second_order):
+                elif not differentiable(diffmap, kind):
                     grads += [tf.zeros_like(a) for a in like]  # `_guarded` refuses them
                     continue
                 else:
@@ -68,7 +68,7 @@ def _guarded(diffmap, kind, theta):
 
     A custom gradient has to answer for all of its arguments at once, also for those nobody asks for.
     """
-    if kind == "forward" or (diffmap.second_order and not kind.endswith("2")):
+    if differentiable(diffmap, kind):
         return theta
 
     @tf.custom_gradient
@@ -121,10 +121,15 @@ def _unbroadcast(g, like):
 
 
 def _evaluate(diffmap, tensors):
-    """Outputs for theta of common depth, in their common dtype; half precision cannot hold what a solver returns."""
-    dtype = max((t.dtype for t in tensors if t.dtype.is_floating), key=lambda d: d.size, default=tf.float32)
-    dtype = tf.float32 if dtype.size < 4 else dtype
+    """Outputs for theta of common depth, in their common dtype."""
+    dtype = _common_dtype(tensors)
     return _call(diffmap, "forward", [tf.cast(t, dtype) for t in tensors])
+
+
+def _common_dtype(tensors):
+    dtypes = [t.dtype.real_dtype for t in tensors if t.dtype.is_floating or t.dtype.is_complex]
+    dtype = max(dtypes, key=lambda d: d.size, default=tf.float32)
+    return tf.float32 if dtype.size < 4 else dtype  # half precision cannot hold what a solver returns
 
 
 @tf.autograph.experimental.do_not_convert
@@ -137,7 +142,9 @@ def lift(diffmap: DiffMap):
 
     @tf.autograph.experimental.do_not_convert
     def function(*tensors):
-        return _evaluate(diffmap, [tf.convert_to_tensor(t) for t in tensors])
+        converted = [tf.convert_to_tensor(t) for t in tensors]
+        check_inputs(diffmap, converted)
+        return _evaluate(diffmap, converted)
 
     return function
 
@@ -146,9 +153,11 @@ def lift(diffmap: DiffMap):
 def jvp(function, primals, tangents):
     """(function(*primals), its derivative along the tangents), by two reverse passes; in eager mode and in tf.function.
 
-    primals, tangents: lists of tensors. The function returns a tensor or a structure of them.
+    primals, tangents: lists of tensors, of equal shapes. The function returns a tensor or a structure of them.
     """
-    primals = [tf.convert_to_tensor(p) for p in primals]
+    primals, tangents = ([tf.convert_to_tensor(p) for p in group] for group in (primals, tangents))
+    for p, t in zip(primals, tangents, strict=True):
+        p.shape.assert_is_compatible_with(t.shape)
     with tf.GradientTape() as outer:
         with tf.GradientTape() as inner:
             inner.watch(primals)
@@ -181,19 +190,30 @@ class CvxpyLayer(Interface):
         may be unknown inside of tf.function. Returns a tuple, one tensor (batch..., *shape) for each variable, in the
         dtype of the values. solver_args: options for this call. Raises ShapeError, ProblemError for values that break a
         declared attribute, SolverError for infeasible, unbounded or failed items, naming them; a graph that runs
-        raises the latter two as a `tf.errors.UnknownError` with the same text.
+        raises the latter two as a `tf.errors.OpError` with the same text.
         """
         layer = self._handle.variant(solver_args).map
-        tensors = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
+        tensors = _as_tensors(values, layer.parameters)
         leads = leading_dims([tuple(t.shape) for t in tensors], layer.parameters)
         theta = [_flat(t, len(lead), p) for t, p, lead in zip(tensors, layer.parameters, leads, strict=True)]
         results = _evaluate(layer, theta) if theta else [tf.constant(r, tf.float32) for r in layer.forward()[0]]
         return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
 
 
-def _as_tensor(value, position, parameters):
+def _as_tensors(values, parameters):
+    """Tensors; Python numbers in the dtype of the tensors beside them."""
+    tensors = [None if is_number(v) else _as_tensor(v, i, parameters) for i, v in enumerate(values)]
+    beside = [t for t in tensors if t is not None]
+    dtype = _common_dtype(beside) if beside else None
+    return [
+        _as_tensor(v, i, parameters, dtype) if t is None else t for i, (v, t) in enumerate(zip(values, tensors, strict=True))
+    ]
+
+
+def _as_tensor(value, position, parameters, dtype=None):
     try:
-        value = tf.convert_to_tensor(value)
+        tensor = tf.convert_to_tensor(value)
+        value = tf.convert_to_tensor(value, dtype) if dtype and tensor.dtype.is_floating else tensor
     except (TypeError, ValueError, tf.errors.OpError) as error:
         found = type(value).__name__
         raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error

@@ -14,10 +14,23 @@ import weakref
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call, call_on_host, differential, gradient, joined, result_sizes, shapes, split, transposed
+from .calls import (
+    Handle,
+    call,
+    call_on_host,
+    check_inputs,
+    differentiable,
+    differential,
+    gradient,
+    joined,
+    result_sizes,
+    shapes,
+    split,
+    transposed,
+)
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
-from .interface import Interface, argument, check_complex
+from .interface import Interface, argument, check_complex, is_number
 
 try:
     import torch
@@ -40,6 +53,8 @@ class _Handle(Handle):
 
     def __init__(self, diffmap):
         super().__init__(diffmap)
+        for key in [key for key, handles in _REGISTRY.items() if not handles]:
+            del _REGISTRY[key]  # of layers that are gone
         _REGISTRY.setdefault(self.key, weakref.WeakSet()).add(self)
 
 
@@ -117,10 +132,38 @@ def _plain(args):
 
 def _apply(handle, kind, *args):
     """`_Host` with its derivatives, or the bare computation where nothing is there to record them."""
+    if not differentiable(handle.map, kind):
+        i = len(handle.map.in_sizes)
+        args = (*(_Door.apply(handle, kind, a) if a.requires_grad else a for a in args[:i]), *args[i:])
     recording = torch.is_grad_enabled() or forward_ad._current_level >= 0 or _are_functorch_transforms_active()
     if recording or not _plain(args):
         return _Host.apply(handle, kind, *args)
     return tuple(_run(handle.map, kind, args))
+
+
+class _Door(torch.autograd.Function):
+    """theta itself, in calls without a derivative in theta: raises when a gradient wants to pass.
+
+    A backward is asked for the gradients of all its arguments at once, also for those that nobody wants.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(handle, kind, theta):
+        return theta.view_as(theta)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.handle, ctx.kind, _ = inputs
+
+    @staticmethod
+    def backward(ctx, g):
+        gradient(ctx.handle.map, ctx.kind, ((), ()), ())  # raises, with the reason
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        gradient(ctx.handle.map, ctx.kind, ((), ()), ())
 
 
 class _Host(torch.autograd.Function):
@@ -147,7 +190,7 @@ class _Host(torch.autograd.Function):
         handle, kind = ctx.handle, ctx.kind
         theta, saved, groups = split(handle.map, kind, ctx.saved_tensors)
         needs = ctx.needs_input_grad[2:]
-        grads = [None] * len(needs)
+        grads: list = [None] * len(needs)
         if all(c is None for c in cotangents):
             return (None, None, *grads)
         c = _filled(cotangents, result_sizes(handle.map, kind), theta[0])
@@ -159,7 +202,11 @@ class _Host(torch.autograd.Function):
                     if needs[j]:
                         grads[j] = _unbroadcast(g, like[j - start])
 
-        fill(0, theta, lambda: gradient(handle.map, kind, groups, c))
+        if differentiable(handle.map, kind):
+            fill(0, theta, lambda: gradient(handle.map, kind, groups, c))
+        else:
+            for j, a in enumerate(theta):  # `_Door` refuses them
+                grads[j] = torch.zeros_like(a) if needs[j] else None
         start = len(theta) + len(saved)
         for k, group in enumerate(groups):
             fill(start, group, lambda k=k: transposed(kind, groups, c)[k])
@@ -203,13 +250,14 @@ def _filled(tensors, sizes, like):
 def _unbroadcast(g, like):
     dims = [d for d in range(g.dim() - 1) if isinstance(like.shape[d], int) and like.shape[d] == 1]
     dims = [d for d in dims if not (isinstance(g.shape[d], int) and g.shape[d] == 1)]
-    return (g.sum(dims, keepdim=True) if dims else g).to(like.dtype)
+    return g.sum(dims, keepdim=True) if dims else g
 
 
 def _common_dtype(tensors):
     dtype = tensors[0].dtype
     for t in tensors[1:]:
         dtype = torch.promote_types(dtype, t.dtype)
+    dtype = dtype.to_real()
     if not dtype.is_floating_point:
         return torch.get_default_dtype()
     return torch.float32 if dtype.itemsize < 4 else dtype  # half precision cannot hold what a solver returns
@@ -236,6 +284,7 @@ def lift(diffmap: DiffMap):
     handle = _Handle(diffmap)
 
     def function(*tensors):
+        check_inputs(diffmap, tensors)
         return _evaluate_in_graph(handle.key, *tensors) if torch.compiler.is_compiling() else _evaluate(handle, tensors)
 
     return function
@@ -244,7 +293,7 @@ def lift(diffmap: DiffMap):
 def _evaluate_layer(handle, values):
     """CvxpyLayer's call: check shapes and devices, flatten, evaluate, restore shapes."""
     layer = handle.map
-    values = [_as_tensor(v, i, layer.parameters) for i, v in enumerate(values)]
+    values = _as_tensors(values, layer.parameters)
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
@@ -293,13 +342,27 @@ class CvxpyLayer(Interface, nn.Module):
         return self._summary()
 
 
-def _as_tensor(value, position, parameters):
+def _as_tensors(values, parameters):
+    """Tensors; Python numbers in the dtype and on the device of the tensors beside them."""
+    tensors = [None if is_number(v) else _as_tensor(v, i, parameters) for i, v in enumerate(values)]
+    beside = [t for t in tensors if t is not None]
+    like = torch.empty((), dtype=_common_dtype(beside), device=beside[0].device) if beside else None
+    return [
+        _as_tensor(v, i, parameters, like) if t is None else t for i, (v, t) in enumerate(zip(values, tensors, strict=True))
+    ]
+
+
+def _as_tensor(value, position, parameters, like=None):
     if not isinstance(value, Tensor):
         try:
-            value = torch.as_tensor(value)
+            tensor = torch.as_tensor(value)
+            if like is not None:
+                dtype = like.dtype.to_complex() if tensor.is_complex() else like.dtype
+                tensor = torch.as_tensor(value, dtype=dtype, device=like.device)
         except (TypeError, ValueError, RuntimeError) as error:
             found = type(value).__name__
             raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+        return tensor
     if value.layout != torch.strided:
         raise ShapeError(f"{argument(position, parameters)} is a sparse tensor; expected a dense one (.to_dense())")
     return value

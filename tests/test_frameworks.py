@@ -10,6 +10,7 @@ import pytest
 
 from cvxlayers import MissingDependencyError, ProblemError, ShapeError, SolverError
 
+from .custom_maps import Product
 from .frameworks import FRAMEWORKS, numpy
 from .problems import CASES
 from .support import cvxpy_solution, flat, largest
@@ -137,6 +138,45 @@ def test_mixed_dtypes_are_promoted(fw):
     arrays = [fw.array(v, d) for v, d in zip(values, ("float32", "float64", "float32", "float32"), strict=True)]
     assert numpy(layer(*arrays)[0]).dtype == np.float64
     assert [numpy(g).dtype.itemsize for g in fw.gradients(loss(fw, layer), arrays)] == [4, 8, 4, 4]
+
+
+def test_python_numbers_take_the_dtype_of_the_arrays_beside_them(fw):
+    x, b, k = cp.Variable(3), cp.Parameter(3), cp.Parameter(pos=True)
+    layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [cp.norm(x) <= k]), [b, k], [x])
+    for dtype in ("float32", "float64"):
+        value = fw.array([1.0, 2.0, -1.0], dtype)
+        exact = numpy(layer(value, fw.array(1.3, dtype))[0])
+        for number in (1.3, np.array(1.3, dtype)):
+            found = numpy(layer(value, number)[0])
+            assert found.dtype == np.dtype(dtype) and np.array_equal(found, exact)
+    assert np.array_equal(numpy(layer([1.0, 2.0, -1.0], fw.array(1.3, "float64"))[0]), exact)
+    half = numpy(layer(fw.array([1.0, 2.0, -1.0], "float16"), 1.3)[0])
+    assert half.dtype == np.float32 and np.allclose(half, exact, atol=1e-6)
+
+
+def test_options_of_calls_are_not_kept_forever(fw):
+    layer, values = make(fw, "maximize")
+    for k in range(40):
+        layer(*map(fw.array, values), solver_args={"max_iter": 100 + k})
+    assert len(layer._handle.variants) <= 16
+
+
+class Wrong(Product):
+    """A vjp of the wrong size."""
+
+    def vjp(self, saved, c):
+        return (saved[1] * c).sum(-1, keepdims=True), saved[0] * c
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["host", "native"])
+def test_lift_checks_shapes_of_inputs_and_results(fw, native):
+    f, a = fw.module.lift(Product(native)), fw.array(np.ones((4, 3)))
+    assert np.array_equal(numpy(f(a, a)[0]), np.ones((4, 3)))
+    for inputs in ((a,), (a, fw.array(np.ones((1, 1)))), (a, fw.array(np.ones(3)))):
+        with pytest.raises(ShapeError, match="Product got"):
+            f(*inputs)
+    with pytest.raises(ShapeError, match=r"Wrong: what `vjp` returns has the sizes \[1, 3\] .* expected \[3, 3\]"):
+        fw.gradients(lambda a: fw.dot(fw.module.lift(Wrong(native))(a, a)[0], np.ones((4, 3))), [a])
 
 
 def test_a_parameter_without_effect_has_zero_gradient(fw):

@@ -262,6 +262,28 @@ def test_third_derivatives_raise(qp):
         second.sum().backward()
 
 
+def test_what_is_no_third_derivative_does_not_raise(qp):
+    """A backward is asked for the gradients of all arguments at once, also for those nobody wants."""
+    f, (L, p, G, h), w = qp
+
+    def loss(p):
+        return (f(L, p, G, h) ** 3).sum()
+
+    H = hessian(loss)(p)
+    assert torch.allclose(torch.autograd.functional.hvp(loss, p, w)[1], H @ w)
+    p, v = p.clone().requires_grad_(), w.clone().requires_grad_()
+    (g,) = torch.autograd.grad(loss(p), p, create_graph=True)
+    (product,) = torch.autograd.grad(g @ v, p, create_graph=True)
+    assert torch.allclose(torch.autograd.grad(product.sum(), v, retain_graph=True)[0], H.sum(0))
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        torch.autograd.grad(product.sum(), p)
+
+
+def test_forward_mode_by_two_backwards_of_a_map_without_second_derivatives():
+    x, t = torch.tensor([[1.0, 2.0, -3.0]]), torch.tensor([[1.0, -1.0, 2.0]])
+    assert torch.allclose(torch.autograd.functional.jvp(lambda x: lift(Cube())(x)[0], x, t)[1], 3 * x**2 * t)
+
+
 def test_a_map_without_second_derivatives_raises():
     cube = lift(Cube())
     x = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
