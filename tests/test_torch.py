@@ -244,6 +244,12 @@ def test_gradgradcheck(name):
     assert torch.autograd.gradgradcheck(layer, leaves(values), check_fwd_over_rev=True, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("cone", ROWS)
+def test_gradgradcheck_of_each_cone(cone):
+    values, loss = conic_loss(cone)
+    assert torch.autograd.gradgradcheck(loss, leaves(values), check_fwd_over_rev=True, atol=1e-5, rtol=1e-4)
+
+
 def test_vmap_of_hessian(qp):
     f, (L, p, G, h), _ = qp
     batch = torch.stack([p, 1.1 * p, 0.9 * p])
