@@ -24,6 +24,7 @@ class Interface:
         solver_args=None,
         *,
         derivative="implicit",
+        on_error="raise",
         params=None,
         out=None,
         out_vars=None,
@@ -34,7 +35,8 @@ class Interface:
         the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
         (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
-        derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). The keywords params=, out= and
+        derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). on_error: "raise", or
+        "nan" for items that cannot be solved: NaN as outputs, zero as gradients. The keywords params=, out= and
         out_vars= stand for parameters= and variables=.
 
         Raises ProblemError if the problem has no layer, with the offending expression.
@@ -44,9 +46,8 @@ class Interface:
             solver, gp = None, solver
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
-        self._handle = self._handle_type(
-            ConeLayer(problem, parameters, variables, solver=solver, gp=gp, solver_args=solver_args, derivative=derivative)
-        )
+        options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}
+        self._handle = self._handle_type(ConeLayer(problem, parameters, variables, **options))
 
     def _summary(self):
         m = self._handle.map

@@ -307,16 +307,16 @@ class CvxpyLayer(Interface):
 
     _handle_type = _Handle
 
-    def __call__(self, *values, solver_args=None):
+    def __call__(self, *values, solver_args=None, on_error=None):
         """Solve for these parameter values.
 
         values: one array for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
-        Returns a tuple, one array (batch..., *shape) for each variable, in the dtype of the values. solver_args: options for
-        this call. Raises ShapeError, ProblemError for values that break a declared attribute, SolverError for
+        Returns a tuple, one array (batch..., *shape) for each variable, in the dtype of the values. solver_args, on_error:
+        options for this call. Raises ShapeError, ProblemError for values that break a declared attribute, SolverError for
         infeasible, unbounded or failed items, naming them; in compiled code all of them are a
         `jax.errors.JaxRuntimeError` with the same text.
         """
-        handle = self._handle.variant(solver_args)
+        handle = self._handle.variant(solver_args, on_error)
         layer = handle.map
         arrays = _as_arrays(values, layer.parameters)
         leads = leading_dims([a.shape for a in arrays], layer.parameters)

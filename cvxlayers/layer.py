@@ -7,7 +7,9 @@ what does not pass goes to the next solver of the ladder, and what no solver can
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
 from .errors import ProblemError, SolverError, listed
+from .linsolve import DENSE
 from .param_map import BLOCKS, DATA
 from .parameters import definite_violation
 from .program import ConeData, ConeProgram, Status
@@ -31,10 +34,23 @@ class ConeLayer(DiffMap):
     problem, parameters, variables, gp: as in `canonicalize`. solver: a name of `solvers.SOLVERS`, or None for the best one
     that is installed. solver_args: options of that solver. derivative: a name of `derivatives`.
     inputs: the parameters, flattened in C order, complex ones as (re, im) pairs. outputs: the variables, likewise.
+    on_error: "raise", or "nan": items of a batch whose values break a declared attribute, or that no solver solves, have
+    NaN as outputs and zero as derivatives, and the other items are as if they were alone.
     Raises ProblemError from the constructor and for values that break a declared attribute, SolverError from `forward`.
     """
 
-    def __init__(self, problem, parameters, variables, *, solver=None, gp=False, solver_args=None, derivative="implicit"):
+    def __init__(
+        self,
+        problem,
+        parameters,
+        variables,
+        *,
+        solver=None,
+        gp=False,
+        solver_args=None,
+        derivative="implicit",
+        on_error="raise",
+    ):
         make_derivative = derivative_named(derivative)
         quadratic = make_derivative.quadratic and (solver is None or solver_named(solver).quadratic)
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
@@ -45,19 +61,28 @@ class ConeLayer(DiffMap):
         self.derivative = make_derivative(self.structure)
         self.second_order = self.derivative.second_order
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
+        self._set_on_error(on_error)
+
+    def _set_on_error(self, on_error):
+        if on_error not in ("raise", "nan"):
+            raise ProblemError(f"on_error is {on_error!r}; expected 'raise' or 'nan'")
+        self.on_error = on_error
         self.saved = self._describe_saved()
 
-    def with_solver_args(self, solver_args) -> ConeLayer:
-        """The same layer with other solver options; nothing is compiled again."""
+    def with_options(self, solver_args=None, on_error=None) -> ConeLayer:
+        """The same layer with other options; nothing is compiled again."""
         other = copy.copy(self)
-        other.solver_args = {**self.solver_args, **solver_args}
-        other.solvers = ladder(self.structure, self.solver, other.solver_args)
+        if solver_args:
+            other.solver_args = {**self.solver_args, **solver_args}
+            other.solvers = ladder(self.structure, self.solver, other.solver_args)
+        if on_error is not None:
+            other._set_on_error(on_error)
         return other
 
     def fingerprint(self) -> str:
         """A digest of the compiled problem, the solvers with their options, and the derivative; names do not count."""
         S, maps = self.structure, self.param_map
-        facts: list = [S.n, S.cones, maps.sizes, maps.features, type(self.derivative).__name__]
+        facts: list = [S.n, S.cones, maps.sizes, maps.features, type(self.derivative).__name__, self.on_error]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in self.parameters]
         facts += [(o.shape, o.complex) for o in self.outputs]
         facts += [(solver.name, sorted(solver.settings.items())) for solver in self.solvers]
@@ -86,67 +111,91 @@ class ConeLayer(DiffMap):
         data = [Saved(sizes[name], reach[name]) for name in D.needs]
         solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra, 2)]
         logs = [Saved(size, (i,)) for i, size in enumerate(self.in_sizes)] if self.param_map.has_logs else []
-        return (*data, *solution, *logs)
+        mask = [Saved(1, everything)] if self.on_error == "nan" else []
+        return (*data, *solution, *logs, *mask)
 
     def _point(self, saved):
         k = len(self.derivative.needs)
         end = k + 3 + len(self.derivative.extra)
         unit = saved[end]
         data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
-        theta = saved[end + 1 :] if self.param_map.has_logs else None
-        return _Point((*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta)
+        theta = saved[end + 1 : end + 1 + len(self.in_sizes)] if self.param_map.has_logs else None
+        good = saved[-1] > 0 if self.on_error == "nan" else None
+        return _Point((*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta, good)
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
-        theta = tuple(info.check(value) for info, value in zip(self.parameters, theta, strict=True))
+        bad = [np.zeros(a.shape[:-1], bool) for a in theta] if self.on_error == "nan" else [None] * len(theta)
+        theta = tuple(info.check(value, b) for info, value, b in zip(self.parameters, theta, bad, strict=True))
         blocks = self.param_map.apply(theta)[:4]
-        self._check_curvature(blocks[0])
+        bad.append(self._check_curvature(blocks[0]))
         lead, flat = flatten(blocks)
+        skip = np.zeros(math.prod(lead), bool)
+        marked = [b for b in bad if b is not None and b.any()]
+        if marked:
+            lead, (*flat, mask) = flatten((*blocks, functools.reduce(np.logical_or, marked)[..., None]))
+            skip = np.array(np.broadcast_to(mask[:, 0], math.prod(lead)))
+            flat[1] = np.broadcast_to(flat[1], (skip.size, self.structure.n))  # no block may depend on what is bad
         unit = units(ConeData(*flat))
-        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, flat, strict=True))))
+        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, flat, strict=True))), skip)
         data = dict(zip(DATA, blocks, strict=True))
         saved = [data[name] for name in self.derivative.needs]
         solution = (point.x, point.v, point.y, *self.derivative.extras(point), unit + 0 * point.size[:, None])
         saved += [a.reshape(lead + a.shape[1:]) for a in solution]
         saved += theta if self.param_map.has_logs else ()
         outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
+        if self.on_error == "nan":
+            saved.append(np.where(skip, 0.0, 1.0).reshape(*lead, 1))
+            outputs = tuple(np.where(skip[:, None], np.nan, o) for o in outputs)
         return tuple(o.reshape(lead + o.shape[1:]) for o in outputs), tuple(saved)
 
     def _check_curvature(self, P):
-        """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap)."""
+        """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap).
+
+        With on_error="nan" return the mask of the items where it is not.
+        """
         terms = self.param_map.blocks[0].terms
         if all(self.parameters[self.param_map.features[f].parameter].declared for f, _ in terms):
-            return
-        bad = np.flatnonzero(definite_violation(self.structure.P.dense(P)).ravel())
-        if bad.size:
+            return None
+        bad = definite_violation(self.structure.P.dense(P)) > 0
+        if bad.any() and self.on_error == "raise":
             names = ", ".join(repr(self.parameters[self.param_map.features[f].parameter].name) for f, _ in terms)
             raise ProblemError(
                 f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
-                f"{listed(bad.tolist())}: its matrix has negative eigenvalues"
+                f"{listed(np.flatnonzero(bad).tolist())}: its matrix has negative eigenvalues"
             )
+        return bad
 
-    def solve(self, data: ConeData) -> Refined:
-        """Accepted solutions of a flat batch: each solver of the ladder gets what the ones before it left."""
+    def solve(self, data: ConeData, skip=None) -> Refined:
+        """Accepted solutions of a flat batch: each solver of the ladder gets what the ones before it left.
+
+        skip (B,): items to leave out, their solution is zero; with on_error="nan" those that fail are added to it.
+        """
         S = self.structure
-        done: Refined | None = None
-        todo = np.arange(data.batch)
-        status = np.full(data.batch, Status.FAILED)
-        for solver in self.solvers:
+        skip = np.zeros(data.batch, bool) if skip is None else skip
+        done: Refined | None = None if not skip.any() else _nothing(S, skip.size)
+        todo = np.flatnonzero(~skip)
+        status = np.full(skip.size, Status.FAILED)
+        for solver in self.solvers if todo.size else ():
             part = data if done is None else data.take(todo)
             answer = solver.solve(ConeProgram(S, part))
             point = refine(S, part, answer.x, answer.y - answer.s)
             good = accepted(S, part, point)
             if done is None and good.all():
                 return point
-            done = point if done is None else _replace(done, todo, point, good)
+            done = _replace(_nothing(S, skip.size) if done is None else done, todo, point, good)
             found = np.where(answer.status == Status.SOLVED, Status.INACCURATE, answer.status)
             certified = (status[todo] == Status.INFEASIBLE) | (status[todo] == Status.UNBOUNDED)
             status[todo] = np.where(certified & (found == Status.FAILED), status[todo], found)  # a reason beats none
+            best = point.size[~good]
             todo = todo[~good]
             if not todo.size:
                 return done
+        if todo.size and self.on_error == "raise":
+            raise self._error(todo, status[todo], best)
         assert done is not None  # there is always a solver
-        raise self._error(todo, status[todo], done.size[todo])
+        skip[todo] = True
+        return done
 
     def _error(self, items, status, size):
         words = []
@@ -163,12 +212,12 @@ class ConeLayer(DiffMap):
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
         point = self._point(saved)
-        return self.recovery.jvp(point.x, *self._along(point, self.param_map.jvp(point.theta, tangents)))
+        return point.masked(self.recovery.jvp(point.x, *self._along(point, self.param_map.jvp(point.theta, tangents))))
 
     def vjp(self, saved, *cotangents):
         """Cotangents of the parameters."""
         point = self._point(saved)
-        gx, gy = self.recovery.vjp(point.x, cotangents)
+        gx, gy = self.recovery.vjp(point.x, point.masked(cotangents))
         grads = self.param_map.vjp(point.theta, (*self._back(point, gx, gy), None))
         return self._filled(grads, gx.shape[:-1])
 
@@ -184,11 +233,12 @@ class ConeLayer(DiffMap):
         if self.recovery.has_exps:
             more = self.recovery.jvp2(point.x, self._along(point, ds)[0], self._along(point, dt)[0])
             values = tuple(v + w for v, w in zip(values, more, strict=True))
-        return values
+        return point.masked(values)
 
     def vjp2(self, saved, t, c):
         """The gradient of <c, jvp(t)> in the parameters."""
         point = self._point(saved)
+        c = point.masked(c)
         gx, gy = self.recovery.vjp(point.x, c)
         dt = self.param_map.jvp(point.theta, t)
         blocks = point.inside(self.derivative.vjp2(point.saved, point.inside(dt), *point.outside(gx, gy)))
@@ -199,7 +249,7 @@ class ConeLayer(DiffMap):
         if self.param_map.has_logs:
             more = self.param_map.vjp2(point.theta, t, (*self._back(point, gx, gy), None))
             grads = [g if h is None else g + h for g, h in zip(grads, more, strict=True)]
-        return self._filled(grads, blocks[1].shape[:-1])
+        return point.masked(self._filled(grads, blocks[1].shape[:-1]))
 
     def _along(self, point, data):
         """Tangents of (x, y) along tangents of the blocks."""
@@ -214,7 +264,8 @@ class ConeLayer(DiffMap):
 
 
 class _Point(NamedTuple):
-    """What forward has saved: for the derivative, with the data in the item's units; x; the units; theta or None.
+    """What forward has saved: for the derivative, with the data in the item's units; x; the units; theta or None; which
+    items are good, or None for all of them.
 
     The solution in its units is a function of the data in their units. Both changes of units are diagonal, so that each
     is its own adjoint.
@@ -224,6 +275,11 @@ class _Point(NamedTuple):
     x: np.ndarray
     unit: np.ndarray
     theta: tuple | None
+    good: np.ndarray | None
+
+    def masked(self, arrays):
+        """Arrays with zeros for the items that are not good, whatever they hold there."""
+        return arrays if self.good is None else tuple(np.where(self.good, a, 0.0) for a in arrays)
 
     def inside(self, data):
         """Tangents of the data in the item's units; or cotangents, back from there."""
@@ -232,6 +288,13 @@ class _Point(NamedTuple):
     def outside(self, x, y):
         """Tangents of the solution, (x, y), from the item's units; or cotangents, to them. y None is zero."""
         return x * self.unit[..., :1], None if y is None else y * self.unit[..., 1:]
+
+
+def _nothing(S, B):
+    """A `Refined` of zeros: the derivatives at it are zero."""
+    N = S.n + S.m
+    inverse = np.zeros((B, N, N)) if N <= DENSE else None
+    return Refined(np.zeros((B, S.n)), np.zeros((B, S.m)), np.zeros((B, S.m)), np.zeros(B), inverse, np.zeros(B, bool))
 
 
 def _replace(done, items, point, good):

@@ -31,56 +31,57 @@ class ParameterInfo:
         """Real numbers in one value."""
         return math.prod(self.shape) * (2 if self.complex else 1)
 
-    def check(self, value):
+    def check(self, value, bad=None):
         """value (..., size), with entries of the wrong sign that rounding explains set to zero.
 
         Raises ProblemError if it is not finite or breaks a declared attribute, which is what makes the problem convex; the
-        message names the items of the batch.
+        message names the items of the batch. With a mask `bad` (...) such items are marked in it instead, and hold a
+        harmless value.
         """
         finite = np.isfinite(value)
         if not finite.all():
-            self._fail(~finite.all(-1), "has a value that is NaN or infinite")
+            value = self._reject(value, ~finite.all(-1), "has a value that is NaN or infinite", bad)
         if self.log and not (value > 0).all():
-            self._fail(~(value > 0).all(-1), "has a value that is not positive; geometric programs take its logarithm")
+            what = "has a value that is not positive; geometric programs take its logarithm"
+            value = self._reject(value, ~(value > 0).all(-1), what, bad)
         for attribute in self.declared:
-            if attribute in _SIGNS:
-                value = self._check_sign(attribute, value)
-            else:
-                self._check_definite(attribute, value)
+            value = (self._check_sign if attribute in _SIGNS else self._check_definite)(attribute, value, bad)
         return value
 
-    def _check_sign(self, attribute, value):
+    def _check_sign(self, attribute, value, bad):
         wrong = -_SIGNS[attribute] * value
         if (wrong > 0).any():
-            bad = wrong.max(-1, initial=0) > 1e-12 + _rounding(value) * np.abs(value).max(-1, initial=0)
-            if bad.any():
+            far = wrong.max(-1, initial=0) > 1e-12 + _rounding(value) * np.abs(value).max(-1, initial=0)
+            if far.any():
                 word = "nonnegative" if _SIGNS[attribute] > 0 else "nonpositive"
-                self._fail(
-                    bad, f"is declared {attribute}=True and has a value that is not {word}; the problem would not be convex"
-                )
+                what = f"is declared {attribute}=True and has a value that is not {word}; the problem would not be convex"
+                value = self._reject(value, far, what, bad)
             value = np.where(wrong > 0, 0.0, value)  # -1e-18 is enough to make a problem unbounded
         return value
 
-    def _check_definite(self, attribute, value):
+    def _check_definite(self, attribute, value, bad):
         if self.complex:
             pairs = value.reshape(*value.shape[:-1], *self.shape, 2)
             matrix = pairs[..., 0] + 1j * pairs[..., 1]
         else:
             matrix = value.reshape(*value.shape[:-1], *self.shape)
         worst = definite_violation(matrix if attribute == "PSD" else -matrix)
-        bad = worst > 0
-        if bad.any():
-            word = "positive" if attribute == "PSD" else "negative"
-            what = f"an eigenvalue of the wrong sign, {worst.max():.3g} in magnitude"
-            self._fail(
-                bad.reshape(*value.shape[:-1], -1).any(-1),
-                f"is declared {attribute}=True and has a value that is not {word} semidefinite ({what}); "
-                f"the problem would not be convex",
-            )
+        if not (worst > 0).any():
+            return value
+        word = "positive" if attribute == "PSD" else "negative"
+        what = (
+            f"is declared {attribute}=True and has a value that is not {word} semidefinite (an eigenvalue of the wrong "
+            f"sign, {worst.max():.3g} in magnitude); the problem would not be convex"
+        )
+        return self._reject(value, (worst > 0).reshape(*value.shape[:-1], -1).any(-1), what, bad)
 
-    def _fail(self, bad, what):
-        items = "" if bad.size == 1 else f" in batch items {listed(np.flatnonzero(bad).tolist())}"
-        raise ProblemError(f"parameter {self.name!r} (position {self.position}) {what}{items}")
+    def _reject(self, value, items, what, bad):
+        """Raise, or mark the items in `bad` and give them a value that obeys every attribute."""
+        if bad is None:
+            where = "" if items.size == 1 else f" in batch items {listed(np.flatnonzero(items).tolist())}"
+            raise ProblemError(f"parameter {self.name!r} (position {self.position}) {what}{where}")
+        bad |= items
+        return np.where(items[..., None], 1.0 if self.log else 0.0, value)
 
 
 def definite_violation(matrix):

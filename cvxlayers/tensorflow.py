@@ -183,16 +183,16 @@ class CvxpyLayer(Interface):
     _handle_type = Handle
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, *values, solver_args=None):
+    def __call__(self, *values, solver_args=None, on_error=None):
         """Solve for these parameter values.
 
         values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy and
         may be unknown inside of tf.function. Returns a tuple, one tensor (batch..., *shape) for each variable, in the
-        dtype of the values. solver_args: options for this call. Raises ShapeError, ProblemError for values that break a
-        declared attribute, SolverError for infeasible, unbounded or failed items, naming them; a graph that runs
-        raises the latter two as a `tf.errors.OpError` with the same text.
+        dtype of the values. solver_args, on_error: options for this call. Raises ShapeError, ProblemError for values
+        that break a declared attribute, SolverError for infeasible, unbounded or failed items, naming them; a graph
+        that runs raises the latter two as a `tf.errors.OpError` with the same text.
         """
-        layer = self._handle.variant(solver_args).map
+        layer = self._handle.variant(solver_args, on_error).map
         tensors = _as_tensors(values, layer.parameters)
         leads = leading_dims([tuple(t.shape) for t in tensors], layer.parameters)
         theta = [_flat(t, len(lead), p) for t, p, lead in zip(tensors, layer.parameters, leads, strict=True)]

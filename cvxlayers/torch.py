@@ -306,8 +306,8 @@ def _evaluate_layer(handle, values):
 
 
 @torch.compiler.allow_in_graph
-def _evaluate_layer_in_graph(key, options, *values):
-    handle = _find(key).variant(dict(options))
+def _evaluate_layer_in_graph(key, options, on_error, *values):
+    handle = _find(key).variant(dict(options), on_error)
     _TRACED[handle.key] = handle
     return _evaluate_layer(handle, values)
 
@@ -326,17 +326,17 @@ class CvxpyLayer(Interface, nn.Module):
     _handle_type = _Handle
     __repr__ = nn.Module.__repr__
 
-    def forward(self, *values, solver_args=None):
+    def forward(self, *values, solver_args=None, on_error=None):
         """Solve for these parameter values.
 
         values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
         Returns a tuple, one tensor (batch..., *shape) for each variable, in the dtype and on the device of the values.
-        solver_args: options for this call. Raises ShapeError, ProblemError for values that break a declared attribute,
-        SolverError for infeasible, unbounded or failed items, naming them.
+        solver_args, on_error: options for this call. Raises ShapeError, ProblemError for values that break a declared
+        attribute, SolverError for infeasible, unbounded or failed items, naming them.
         """
         if torch.compiler.is_compiling():
-            return _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), *values)
-        return _evaluate_layer(self._handle.variant(solver_args), values)
+            return _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), on_error, *values)
+        return _evaluate_layer(self._handle.variant(solver_args, on_error), values)
 
     def extra_repr(self):
         return self._summary()

@@ -155,7 +155,9 @@ class Counter:
     def __init__(self, monkeypatch):
         self.solves, self.inverses, self.derivatives = [], [], []
         solve, inverse = ConeLayer.solve, linsolve.dense_inverse
-        monkeypatch.setattr(ConeLayer, "solve", lambda layer, data: self.solves.append(data.batch) or solve(layer, data))
+        monkeypatch.setattr(
+            ConeLayer, "solve", lambda layer, data, *skip: self.solves.append(data.batch) or solve(layer, data, *skip)
+        )
         monkeypatch.setattr("cvxlayers.residual.dense_inverse", lambda K: self.inverses.append(len(K)) or inverse(K))
         for kind in ("jvp", "vjp"):
             monkeypatch.setattr(ConeLayer, kind, self._counted(kind, getattr(ConeLayer, kind)))

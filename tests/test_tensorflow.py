@@ -180,7 +180,7 @@ def test_unknown_shapes(qp):
 
 def test_a_batch_is_one_solve_and_a_jacobian_has_one_factorization(qp, monkeypatch):
     solves, solve = [], ConeLayer.solve
-    monkeypatch.setattr(ConeLayer, "solve", lambda layer, data: solves.append(data.batch) or solve(layer, data))
+    monkeypatch.setattr(ConeLayer, "solve", lambda layer, data, *skip: solves.append(data.batch) or solve(layer, data, *skip))
     tf.function(lambda: qp.gradient(qp.L, qp.batch, qp.G, qp.h))()
     assert solves == [4]
     _taped(qp, qp.p, lambda tape, x, p: tape.jacobian(x, p), persistent=True)
