@@ -212,7 +212,8 @@ class ConeLayer(DiffMap):
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
         point = self._point(saved)
-        return point.masked(self.recovery.jvp(point.x, *self._along(point, self.param_map.jvp(point.theta, tangents))))
+        data = point.masked(self.param_map.jvp(point.theta, tangents))
+        return self.recovery.jvp(point.x, *self._along(point, data))
 
     def vjp(self, saved, *cotangents):
         """Cotangents of the parameters."""

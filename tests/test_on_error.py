@@ -140,6 +140,22 @@ def test_unbounded_indefinite_and_geometric_items():
     np.testing.assert_allclose(layer.vjp(saved, np.ones((3, 1)))[0], [[-2], [0], [-1 / 8]], atol=1e-9)
 
 
+def test_the_reference_derivative():
+    pytest.importorskip("diffcp", reason="the reference implementation is an optional package")
+    layer = ConeLayer(*problem(), on_error="nan", derivative="diffcp")
+    exact = ConeLayer(*problem(), on_error="nan")
+    theta = B, U, np.full((1, 1), 0.1)
+    (out, _), saved = layer.forward(*theta)
+    c = [np.where(np.isnan(out), np.nan, 1.0), np.zeros((5, 1))]
+    for a, b in zip(layer.vjp(saved, *c), exact.vjp(exact.forward(*theta)[1], *c), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    tangents = np.full((5, 2), np.nan), np.ones((1, 2)), np.ones((1, 1))
+    tangents[0][GOOD] = 1.0
+    (found, _), (expected, _) = layer.jvp(saved, *tangents), exact.jvp(exact.forward(*theta)[1], *tangents)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not found[BAD].any()
+
+
 def test_large_systems():
     n = 200
     b, x = cp.Parameter(n), cp.Variable(n)

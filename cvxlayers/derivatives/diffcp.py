@@ -57,12 +57,14 @@ class Diffcp:
         return D, DT
 
     def _each(self, saved, arrays, sizes, function):
-        """function(D, DT, *arrays of one item) for each item of the broadcast batch."""
+        """function(D, DT, *arrays of one item) for each item of the broadcast batch; it is linear in the arrays."""
         q, A, b = saved[:3]
         lead = np.broadcast_shapes(*(a.shape[:-1] for a in (q, A, b, *arrays)))
         q, A, b, *arrays = (np.broadcast_to(a, lead + a.shape[-1:]) for a in (q, A, b, *arrays))
-        out = [np.empty((*lead, k)) for k in sizes]
+        out = [np.zeros((*lead, k)) for k in sizes]
         for i in np.ndindex(lead):
+            if not any(a[i].any() for a in arrays):  # an item without a solution has zeros here, and must not be solved
+                continue
             for o, value in zip(out, function(*self._operators(q[i], A[i], b[i]), *(a[i] for a in arrays)), strict=True):
                 o[i] = value
         return out
