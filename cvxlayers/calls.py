@@ -149,7 +149,7 @@ def differential(diffmap, kind, groups, dtheta, dgroups):
     """The calls (kind, groups) whose sum is the derivative of this one along dtheta and dgroups, None for what stays."""
     calls = []
     if dtheta is not None:
-        _check_order(diffmap, kind)
+        check_order(diffmap, kind)
         calls.append(({"forward": "jvp", "jvp": "jvp2", "vjp": "vjp2"}[kind], (dtheta, *groups)))
     for k, dgroup in enumerate(dgroups):
         if dgroup is not None:
@@ -159,7 +159,7 @@ def differential(diffmap, kind, groups, dtheta, dgroups):
 
 def gradient(diffmap, kind, groups, c):
     """The call that is the gradient, in theta, of the inner product of c with the results of this one."""
-    _check_order(diffmap, kind)
+    check_order(diffmap, kind)
     if kind == "forward":
         return "vjp", (c,)
     return "vjp2", ((*groups, c) if kind == "jvp" else (c, *groups))
@@ -170,7 +170,8 @@ def differentiable(diffmap, kind):
     return kind == "forward" or (diffmap.second_order and not kind.endswith("2"))
 
 
-def _check_order(diffmap, kind):
+def check_order(diffmap, kind):
+    """Raise NotImplementedError, with the reason, if a call has no derivative in theta."""
     if kind.endswith("2"):
         raise NotImplementedError("cvxlayers: third derivatives of a layer are not available")
     if not differentiable(diffmap, kind):

@@ -166,7 +166,7 @@ _callback.multiple_results = True
 
 @_callback.def_abstract_eval
 def _callback_results(*args, function, results):
-    return [args[0].update(shape=s, dtype=np.dtype(d), weak_type=False) for s, d in results]
+    return _abstract_values(args[0], results)
 
 
 def _pure_callback(*args, function, results):
@@ -177,8 +177,8 @@ _lower_pure_callback = mlir.lower_fun(_pure_callback, multiple_results=True)
 
 
 def _lower_callback(ctx, *operands, function, results):
-    """On the CPU the function itself, which gets NumPy arrays. `jax.pure_callback` puts them on a device before: that takes
-    0.3 ms a call, and with several devices it waits for threads that are all in callbacks. It is the way elsewhere."""
+    """On the CPU the function itself, which gets NumPy arrays. `jax.pure_callback` puts them on a device before, which
+    takes time, and with several devices it waits for threads that are all in callbacks. It is the way elsewhere."""
     if op_sharding is None or tuple(ctx.module_context.platforms) != ("cpu",):
         return _lower_pure_callback(ctx, *operands, function=function, results=results)
     sharding = op_sharding(ctx.module_context.axis_context, None, ctx.avals_out)
@@ -193,8 +193,12 @@ mlir.register_lowering(_callback, _lower_callback)
 
 @_host.def_abstract_eval
 def _abstract(*args, handle, kind):
+    return _abstract_values(args[0], _results(handle.map, kind, args))
+
+
+def _abstract_values(like, results):
     # `update` keeps what else an abstract value knows, such as the axes over which it varies.
-    return [args[0].update(shape=s, dtype=np.dtype(d), weak_type=False) for s, d in _results(handle.map, kind, args)]
+    return [like.update(shape=s, dtype=np.dtype(d), weak_type=False) for s, d in results]
 
 
 def _batch(args, dims, *, handle, kind):
