@@ -129,6 +129,8 @@ def main():
         print(
             f"{name:10s} loss {first:.6f} -> {last:.12f}   right {right:.1%}   zero probabilities {zeros:.0%}   {seconds:.1f} s"
         )
+    gap = max(np.abs(np.array(losses) - curves["PyTorch"]).max() for losses in curves.values())
+    print(f"largest distance between the loss curves: {gap:.0e}")
     draw(curves, args.figure)
     print(f"figure: {args.figure}")
 
