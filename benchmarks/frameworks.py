@@ -1,10 +1,11 @@
 """What each framework adds to the NumPy core, and what second derivatives cost; float64, milliseconds.
 
 Part 1, the dense QP of `single_call.py`, n = m = 10: the core's forward and vjp by themselves; forward, and forward with
-gradient, in torch, in JAX under jit and in TensorFlow under tf.function; for one item and for 128, in JAX by vmap. The peer
-is cvxpylayers' JAX layer, if it is installed; it runs eagerly, since it does not run under jit with its default solver.
+gradient, in torch, in JAX under jit and eager, and in TensorFlow under tf.function; for one item and for 128, in JAX by
+vmap. The peer is cvxpylayers' JAX layer, if it is installed; it runs eagerly, since it does not run under jit with its
+default solver.
 
-Part 2: a gradient and a Hessian-vector product, both with their forward solve, at growing n, in torch and JAX.
+Part 2: a gradient and a Hessian-vector product, both with their forward solve, at growing n.
 
 Each framework has a process of its own (their thread pools disturb each other), in which all entries of a row run in turn
 (A B A B ...), the core among them; medians count. Run: python benchmarks/frameworks.py
@@ -51,17 +52,17 @@ def in_torch(parts, values):
     return lambda: layer(*plain), lambda: torch.autograd.grad((layer(*leaves)[0] * w).sum(), leaves)
 
 
-def in_jax(parts, values):
-    """The same under jit, a batch by vmap."""
+def in_jax(parts, values, eager=False):
+    """The same under jit or eager, a batch by vmap."""
     import jax
     import jax.numpy as jnp
 
     from cvxlayers.jax import CvxpyLayer
 
     jax.config.update("jax_enable_x64", True)
-    layer, device = CvxpyLayer(*parts), [jnp.asarray(v) for v in values]
+    layer, device, compiler = CvxpyLayer(*parts), [jnp.asarray(v) for v in values], (lambda f: f) if eager else jax.jit
     solve = (lambda *v: layer(*v)[0]) if values[1].ndim == 1 else jax.vmap(lambda *v: layer(*v)[0])
-    forward, gradient = jax.jit(solve), jax.jit(jax.grad(lambda *v: jnp.sum(solve(*v) * WEIGHTS), (0, 1, 2, 3)))
+    forward, gradient = compiler(solve), compiler(jax.grad(lambda *v: jnp.sum(solve(*v) * WEIGHTS), (0, 1, 2, 3)))
     return lambda: jax.block_until_ready(forward(*device)), lambda: jax.block_until_ready(gradient(*device))
 
 
@@ -99,6 +100,7 @@ def in_peer(parts, values):
 FRAMEWORKS = {
     "torch": in_torch,
     "JAX, jit": in_jax,
+    "JAX, eager": partial(in_jax, eager=True),
     "TensorFlow, tf.function": in_tensorflow,
     "cvxpylayers, JAX eager": in_peer,
 }
@@ -162,16 +164,43 @@ def second_in_jax(parts, values, t):
     return lambda: jax.block_until_ready(gradient(*device)), lambda: jax.block_until_ready(hvp(device, t))
 
 
+def second_in_tensorflow(parts, values, t):
+    """The same in tf.function, tape over tape."""
+    import tensorflow as tf
+
+    from cvxlayers.tensorflow import CvxpyLayer
+
+    layer, tensors = CvxpyLayer(*parts), [tf.constant(v) for v in values]
+
+    @tf.function
+    def gradient(*values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = tf.reduce_sum(tf.sin(layer(*values)[0]))
+        return tape.gradient(loss, values)
+
+    @tf.function
+    def hvp(*values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            product = sum(tf.reduce_sum(g * d) for g, d in zip(gradient(*values), t, strict=True))
+        return tape.gradient(product, values)
+
+    return lambda: gradient(*tensors), lambda: hvp(*tensors)
+
+
+SECOND = {"torch": second_in_torch, "JAX, jit": second_in_jax, "TensorFlow, tf.function": second_in_tensorflow}
+
+
 def part2(name):
     """Rows of one framework."""
     for n in (10, 60, 100, 200):
         parts, values = socp(n)
         rng = np.random.default_rng(1)
-        make = second_in_torch if name == "torch" else second_in_jax
-        gradient, hvp = make(parts, values, [rng.standard_normal(v.shape) for v in values])
+        gradient, hvp = SECOND[name](parts, values, [rng.standard_normal(v.shape) for v in values])
         t = rounds({"gradient": gradient, "hvp": hvp}, 15)
         ratio = t["hvp"] / t["gradient"]
-        print(f"{f'SOCP, n = {n}: {name}':30s} {t['gradient']:9.2f} {t['hvp']:9.2f} {ratio:7.2f}", flush=True)
+        print(f"{f'SOCP, n = {n}: {name}':40s} {t['gradient']:9.2f} {t['hvp']:9.2f} {ratio:7.2f}", flush=True)
 
 
 def run(*args):
@@ -192,6 +221,6 @@ if __name__ == "__main__":
             print("cvxpylayers is not installed (pip install cvxpylayers): no peer to compare with")
         else:
             run("1", framework)
-    print(f"\n{'with their forward solves':30s} {'gradient':>9s} {'HVP':>9s} {'ratio':>7s}")
-    for framework in ("torch", "JAX, jit"):
+    print(f"\n{'with their forward solves':40s} {'gradient':>9s} {'HVP':>9s} {'ratio':>7s}")
+    for framework in SECOND:
         run("2", framework)
