@@ -1,4 +1,4 @@
-"""What the JAX tests share: 64-bit numbers as a fixture, layers of the cases, and the QP with its calculus in NumPy."""
+"""What the JAX tests share: 64-bit numbers as a fixture, layers of the cases, and the QP as a function of one parameter."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 from cvxlayers.jax import CvxpyLayer
 
 from .problems import CASES
+from .support import Calculus
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,9 @@ class QP:
         self.values = [jnp.asarray(v, dtype) for v in CASES["qp"]().values]
         self.L, self.p, self.G, self.h = self.values
         self.w = jnp.asarray(np.random.default_rng(0).standard_normal(5), dtype)
+        calculus = Calculus(layer._handle.map, self.values, self.w)  # what the transformations are compared with
+        self.solution, self.jacobian = calculus.solution, calculus.jacobian
+        self.gradient, self.hessian = calculus.gradient, calculus.hessian
         self.batch = self.p + jnp.asarray(0.1 * np.random.default_rng(1).standard_normal((4, 5)), dtype)
 
     def all(self, L, p, G, h):
@@ -44,23 +48,3 @@ class QP:
 
     def each(self, function):
         return jnp.stack([function(p) for p in self.batch])
-
-    # What the transformations are compared with: NumPy calls of the core, and the calculus written out.
-
-    def _core(self, p):
-        return self.layer._handle.map.forward(*(np.asarray(v, np.float64).reshape(1, -1) for v in (self.L, p, self.G, self.h)))
-
-    def solution(self, p):
-        return self._core(p)[0][0][0]
-
-    def jacobian(self, p):
-        _, saved = self._core(p)
-        core = self.layer._handle.map
-        return core.vjp(saved, np.eye(5), np.zeros((5, core.out_sizes[1])))[1]
-
-    def gradient(self, p):
-        return (np.cos(self.solution(p)) * np.asarray(self.w)) @ self.jacobian(p)
-
-    def hessian(self, p):
-        e = 1e-5
-        return np.stack([(self.gradient(p + e * d) - self.gradient(p - e * d)) / (2 * e) for d in np.eye(5)])

@@ -68,6 +68,36 @@ def central(function, values, directions, e=1e-4):
     return [(4 * fine - coarse) / 3 for fine, coarse in zip(difference(e / 2), difference(e), strict=True)]
 
 
+class Calculus:
+    """The QP as a function of its second parameter, by the core, and the calculus of sum(sin(x) w) written out in NumPy."""
+
+    def __init__(self, core, values, w):
+        self.core, self.w = core, np.asarray(w, np.float64)
+        self.values = flat(values)
+
+    def _solved(self, p):
+        L, _, G, h = self.values
+        return self.core.forward(L, *flat([p]), G, h)
+
+    def solution(self, p):
+        """x(p)."""
+        return self._solved(p)[0][0][0]
+
+    def jacobian(self, p):
+        """dx/dp."""
+        n, m = self.core.out_sizes
+        return self.core.vjp(self._solved(p)[1], np.eye(n), np.zeros((n, m)))[1]
+
+    def gradient(self, p):
+        """The gradient of sum(sin(x) w)."""
+        return (np.cos(self.solution(p)) * self.w) @ self.jacobian(p)
+
+    def hessian(self, p):
+        """Its Hessian, by differences."""
+        p = np.asarray(p, np.float64)
+        return np.stack([central(lambda v: [self.gradient(v[0])], [p], [d])[0] for d in np.eye(p.size)])
+
+
 def largest(found, expected):
     """Largest difference in lists of arrays, relative to the largest entry of all that are expected."""
     size = max(np.abs(np.asarray(b)).max(initial=0) for b in expected)

@@ -34,7 +34,7 @@ def _mesh():
 
 @pytest.mark.parametrize("where", ["outside", "inside"])
 def test_shard_map_and_the_gradient_of_a_replicated_parameter(layer, where):
-    """A bare pure_callback is typed as replicated here: its gradient was off by 6 % outside and 53 % inside, silently."""
+    """A bare pure_callback is typed as replicated here, and its gradient is wrong, silently."""
     q, P = QP(layer, jnp.float64), jax.sharding.PartitionSpec
 
     def losses(L, batch):

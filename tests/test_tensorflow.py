@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 
 import cvxpy as cp
 import numpy as np
@@ -17,9 +18,7 @@ from cvxlayers.tensorflow import CvxpyLayer, jvp, lift
 from .conic import ROWS, conic
 from .custom_maps import Cube, Product, SmoothCube
 from .problems import CASES
-from .support import central, largest
-
-RNG = np.random.default_rng(0)
+from .support import Calculus, central, largest
 
 
 class QP:
@@ -31,6 +30,8 @@ class QP:
         self.values = self.L, self.p, self.G, self.h = [tf.constant(v) for v in case.values]
         rng = np.random.default_rng(0)
         self.w, self.t = tf.constant(rng.standard_normal(5)), tf.constant(rng.standard_normal(5))
+        calculus = Calculus(self.layer._handle.map, case.values, self.w)
+        self.solution, self.jacobian, self.expected_gradient = calculus.solution, calculus.jacobian, calculus.gradient
         self.batch = self.p + 0.1 * rng.standard_normal((4, 5))
 
     def f(self, p):
@@ -44,17 +45,6 @@ class QP:
             tape.watch(values)
             loss = self.loss(*values)
         return tape.gradient(loss, values)
-
-    def jacobian(self, p):
-        core = self.layer._handle.map
-        _, saved = core.forward(*(np.reshape(v, (1, -1)) for v in (self.L, p, self.G, self.h)))
-        return core.vjp(saved, np.eye(5), np.zeros((5, core.out_sizes[1])))[1]
-
-    def solution(self, p):
-        return self.layer._handle.map.forward(*(np.reshape(v, (1, -1)) for v in (self.L, p, self.G, self.h)))[0][0][0]
-
-    def expected_gradient(self, p):
-        return (np.cos(self.solution(p)) * self.w.numpy()) @ self.jacobian(p)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +168,7 @@ def test_unknown_shapes(qp):
         run([5, 5], None, [7, 5], [7])(qp.L, qp.batch, qp.G, qp.h)
 
 
-def test_a_batch_is_one_solve_and_a_jacobian_has_one_factorization(qp, monkeypatch):
+def test_a_batch_is_one_solve_and_so_is_a_jacobian(qp, monkeypatch):
     solves, solve = [], ConeLayer.solve
     monkeypatch.setattr(ConeLayer, "solve", lambda layer, data, *skip: solves.append(data.batch) or solve(layer, data, *skip))
     tf.function(lambda: qp.gradient(qp.L, qp.batch, qp.G, qp.h))()
@@ -196,7 +186,8 @@ def test_hessian_vector_products_are_differences_of_gradients(cone, graph):
     case = conic(cone)
     layer = CvxpyLayer(case.problem, case.parameters, case.variables)
     values = [tf.constant(v) for v in case.values]
-    d = [tf.constant(RNG.standard_normal(v.shape)) for v in values]
+    rng = np.random.default_rng(0)
+    d = [tf.constant(rng.standard_normal(v.shape)) for v in values]
 
     def gradient(values):
         with tf.GradientTape() as tape:
@@ -213,7 +204,10 @@ def test_hessian_vector_products_are_differences_of_gradients(cone, graph):
         return tape.gradient(product, values)
 
     found = {"tape over tape": (tf.function(tape_over_tape) if graph else tape_over_tape)(values)}
-    forward = lambda values: jvp(lambda *values: gradient(list(values)), values, d)[1]  # noqa: E731
+
+    def forward(values):
+        return jvp(lambda *values: gradient(list(values)), values, d)[1]
+
     found["jvp of a gradient"] = (tf.function(forward) if graph else forward)(values)
     if not graph:
         with tf.autodiff.ForwardAccumulator(values, d) as accumulator:
@@ -327,6 +321,18 @@ def test_shapes_are_checked(qp):
 )
 def test_copies(qp, duplicate):
     np.testing.assert_array_equal(duplicate(qp.layer)(*qp.values)[0], qp.f(qp.p))
+
+
+def test_threads_share_a_layer(qp):
+    expected, failures = qp.expected_gradient(qp.p), []
+
+    def work():
+        failures.extend(1 for _ in range(10) if not np.allclose(qp.gradient(*qp.values)[1], expected, atol=1e-10))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not failures
 
 
 def test_a_problem_without_parameters():
