@@ -7,16 +7,20 @@
 
 from .diffmap import DiffMap, Saved
 from .errors import MissingDependencyError, ProblemError, ShapeError, SolverError
+from .info import Info
 from .layer import ConeLayer
+from .program import Status
 
 __version__ = "0.1.0"
 __all__ = [
     "ConeLayer",
     "DiffMap",
+    "Info",
     "MissingDependencyError",
     "ProblemError",
     "Saved",
     "ShapeError",
     "SolverError",
+    "Status",
     "__version__",
 ]

@@ -14,41 +14,11 @@ differentiation. These rules are all that an adapter needs for every transformat
 
 from __future__ import annotations
 
-import uuid
-
 import numpy as np
 
-from .errors import ProblemError, ShapeError
+from .errors import ShapeError
 
-_MAX_VARIANTS = 16
 _GROUPS = {"forward": "", "jvp": "i", "vjp": "o", "jvp2": "ii", "vjp2": "io"}  # like the inputs or like the outputs
-
-
-class Handle:
-    """A map with the key that stands for it in graphs and caches: equal maps have equal keys, in every process.
-
-    variants: the same layer with other options, by those of a call.
-    """
-
-    def __init__(self, diffmap):
-        self.map, self.key = diffmap, diffmap.fingerprint() or uuid.uuid4().hex
-        self.variants: dict[str, Handle] = {}
-
-    def __reduce__(self):
-        return type(self), (self.map,)
-
-    def variant(self, solver_args=None, on_error=None):
-        """The handle for a call with these options on top."""
-        if not solver_args and on_error is None:
-            return self
-        if solver_args is not None and not isinstance(solver_args, dict):
-            raise ProblemError(f"solver_args is a {type(solver_args).__name__}; expected a dictionary of options")
-        name = repr((sorted((solver_args or {}).items(), key=str), on_error))
-        if name not in self.variants:
-            if len(self.variants) == _MAX_VARIANTS:
-                self.variants.pop(next(iter(self.variants)))
-            self.variants[name] = type(self)(self.map.with_options(solver_args, on_error))
-        return self.variants[name]
 
 
 def split(diffmap, kind, args):

@@ -34,7 +34,7 @@ from .errors import ProblemError
 from .param_map import Feature, LinearTerm, ParamMap
 from .parameters import DECLARED, ParameterInfo
 from .program import ConeDims, Pattern, Structure
-from .recover import Output, Recovery
+from .recover import Output, OutputInfo, Recovery
 
 _LOCK = threading.Lock()  # parameters lose their values while a problem compiles
 _CONES = (Zero, NonNeg, SOCConstraint, SvecPSD, ExpCone, PowCone3D)
@@ -46,14 +46,6 @@ _FIELDS = frozenset(
 _SIDE_REDUCTIONS = frozenset({"EvalParams", "ApproxCone2Cone", "Valinvec2mixedint", "ExtractDirectCones"})
 
 
-class OutputInfo(NamedTuple):
-    """Name and shape of an output; whether it is complex (then stored as pairs of real numbers in the last axis)."""
-
-    name: str
-    shape: tuple[int, ...]
-    complex: bool
-
-
 class Canonical(NamedTuple):
     """A compiled problem. It holds arrays and names, no CVXPY objects: ids of unpickled CVXPY objects can clash."""
 
@@ -62,6 +54,7 @@ class Canonical(NamedTuple):
     recovery: Recovery
     parameters: tuple[ParameterInfo, ...]
     outputs: tuple[OutputInfo, ...]
+    objective: tuple[float, bool]  # the user's objective is sign f*, or exp(sign f*)
 
 
 class _Capture(CLARABEL):
@@ -124,9 +117,9 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     infos = tuple(_parameter_info(i, p, i in logs) for i, p in enumerate(parameters))
     param_map = ParamMap.from_matrices([p.size for p in infos], features, sizes, matrices)
     recovery = Recovery([_output(o, pp, chain, rows, constraints, gp) for o in outputs])
-    return Canonical(
-        structure, param_map, recovery, infos, tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs)
-    )
+    named = tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs)
+    sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
+    return Canonical(structure, param_map, recovery, infos, named, (sign, gp))
 
 
 def _parameter_info(position, p, log):

@@ -39,6 +39,7 @@ class DiffMap(ABC):
     saved: tuple[Saved, ...]
     native = False  # whether it takes arrays of any namespace
     second_order = False  # whether it has jvp2 and vjp2
+    typed: int | None = None  # how many of the inputs decide on the dtype; None: all
 
     @abstractmethod
     def forward(self, *inputs):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from .calls import Handle
 from .errors import ProblemError, ShapeError
+from .handles import Handle
+from .info import Info, assemble
+from .ladder import rungs
 from .layer import ConeLayer
 
 
@@ -25,6 +27,9 @@ class Interface:
         *,
         derivative="implicit",
         on_error="raise",
+        verbose=False,
+        mu=None,
+        tau=None,
         params=None,
         out=None,
         out_vars=None,
@@ -35,9 +40,11 @@ class Interface:
         the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
         (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
-        derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). on_error: "raise", or
-        "nan" for items that cannot be solved: NaN as outputs, zero as gradients. The keywords params=, out= and
-        out_vars= stand for parameters= and variables=.
+        derivative: "implicit" (exact), "smoothed" (that of the problem with a logarithmic barrier of weight mu), "lpgd"
+        (gradients by steps of length tau in the loss), or "diffcp" (the reference implementation, slow). on_error: "raise", or
+        "nan" for items that cannot be solved: NaN as outputs, zero as gradients. verbose: print one line for each batch
+        that is solved: its size, the solver, the worst residual, the time. The keywords params=, out= and out_vars= stand
+        for parameters= and variables=.
 
         Raises ProblemError if the problem has no layer, with the offending expression.
         """
@@ -47,7 +54,25 @@ class Interface:
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
         options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}
-        self._handle = self._handle_type(ConeLayer(problem, parameters, variables, **options))
+        given = {k: v for k, v in {"mu": mu, "tau": tau}.items() if v is not None}
+        layer = ConeLayer(problem, parameters, variables, verbose=verbose, derivative_options=given, **options)
+        self._handle = self._handle_type(layer)
+
+    @staticmethod
+    def _start(warm_start):
+        """The arrays (x, y, s) of a warm start."""
+        if warm_start is None:
+            return ()
+        if not isinstance(warm_start, Info):
+            found = type(warm_start).__name__
+            raise ProblemError(f"warm_start is a {found}; expected the info that a call with return_info=True returns")
+        return warm_start.x, warm_start.y, warm_start.s
+
+    def _returned(self, results, return_info, cast):
+        """outputs, or (outputs, info), from the results of an `InformedLayer` or of the layer itself."""
+        count = len(self._handle.map.outputs)
+        outputs = tuple(results[:count])
+        return (outputs, assemble(results[count:], cast)) if return_info else outputs
 
     def _summary(self):
         m = self._handle.map
@@ -57,6 +82,19 @@ class Interface:
 
     def __repr__(self):
         return f"CvxpyLayer({self._summary()})"
+
+    def __str__(self):
+        m = self._handle.map
+        parameters = [f"{p.name} {p.shape} {' '.join(p.declared)}".rstrip() for p in m.parameters]
+        rows = {
+            "parameters": ", ".join(parameters) or "none",
+            "variables": ", ".join(f"{o.name} {o.shape}" for o in m.outputs),
+            "program": f"{m.structure.n} variables, {m.structure.m} rows: {m.structure.cones}",
+            "solvers": ", then ".join(rungs(m.solvers)),
+            "derivative": str(m.derivative),
+            "on error": m.on_error,
+        }
+        return "\n".join(["CvxpyLayer", *(f"  {name:<11} {value}" for name, value in rows.items())])
 
 
 def _one_of(name, **spellings):

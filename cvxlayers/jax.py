@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .batching import leading_dims
-from .calls import Handle, call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
+from .calls import call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
+from .handles import Handle
 from .interface import Interface, argument, check_complex, is_number
 
 try:
@@ -269,7 +270,7 @@ def _unbroadcast(g, shape):
 
 def _evaluate(handle, arrays):
     """Outputs for theta of common depth, in their common dtype."""
-    dtype = _common_dtype(arrays)
+    dtype = _common_dtype(arrays[: handle.map.typed])
     theta = [a if a.dtype == dtype and not a.weak_type else jax.lax.convert_element_type(a, dtype) for a in arrays]
     return tuple(_bind(handle, "forward", *theta)[: len(handle.map.out_sizes)])
 
@@ -311,22 +312,24 @@ class CvxpyLayer(Interface):
 
     _handle_type = _Handle
 
-    def __call__(self, *values, solver_args=None, on_error=None):
+    def __call__(self, *values, solver_args=None, on_error=None, return_info=False, warm_start=None):
         """Solve for these parameter values.
 
         values: one array for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
         Returns a tuple, one array (batch..., *shape) for each variable, in the dtype of the values. solver_args, on_error:
-        options for this call. Raises ShapeError, ProblemError for values that break a declared attribute, SolverError for
-        infeasible, unbounded or failed items, naming them; in compiled code all of them are a
+        options for this call. return_info: return (outputs, info), see `cvxlayers.Info`. warm_start: the info of another
+        call, from whose solution to start. Raises ShapeError, ProblemError for values that break a declared attribute,
+        SolverError for infeasible, unbounded or failed items, naming them; in compiled code all of them are a
         `jax.errors.JaxRuntimeError` with the same text.
         """
-        handle = self._handle.variant(solver_args, on_error)
+        start = tuple(map(jax.lax.stop_gradient, self._start(warm_start))) if values else ()
+        handle = self._handle.variant(solver_args, on_error, bool(return_info or start), bool(start))
         layer = handle.map
-        arrays = _as_arrays(values, layer.parameters)
+        arrays = _as_arrays((*values, *start), layer.parameters)
         leads = leading_dims([a.shape for a in arrays], layer.parameters)
         theta = [_shaped(_real(a, p), (*lead, p.size)) for a, p, lead in zip(arrays, layer.parameters, leads, strict=True)]
         results = _evaluate(handle, theta) if theta else [jnp.asarray(r, float) for r in layer.forward()[0]]
-        return tuple(_output(r, o) for r, o in zip(results, layer.outputs, strict=True))
+        return self._returned([_output(r, o) for r, o in zip(results, layer.outputs, strict=True)], return_info, _cast)
 
     def __eq__(self, other):
         return type(other) is type(self) and self._handle == other._handle
@@ -360,6 +363,11 @@ def _real(value, info):
 
 def _shaped(array, shape):
     return array if array.shape == shape else array.reshape(shape)  # eager autodiff pays for every operation
+
+
+def _cast(array, kind):
+    array = jax.lax.stop_gradient(array)
+    return array if kind is float else array.astype({int: jnp.int32, bool: jnp.bool_}[kind])
 
 
 def _output(result, info):

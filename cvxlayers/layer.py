@@ -18,12 +18,12 @@ from .batching import flatten
 from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
-from .errors import ProblemError, SolverError, listed
-from .linsolve import DENSE
+from .errors import ProblemError, listed
+from .info import summary
+from .ladder import Solved, failure, solve
 from .param_map import BLOCKS, DATA
 from .parameters import definite_violation
-from .program import ConeData, ConeProgram, Status
-from .residual import Refined, accepted, refine, tolerance
+from .program import ConeData
 from .solvers import ladder, solver_named
 from .units import rescale, units
 
@@ -35,7 +35,8 @@ class ConeLayer(DiffMap):
     that is installed. solver_args: options of that solver. derivative: a name of `derivatives`.
     inputs: the parameters, flattened in C order, complex ones as (re, im) pairs. outputs: the variables, likewise.
     on_error: "raise", or "nan": items of a batch whose values break a declared attribute, or that no solver solves, have
-    NaN as outputs and zero as derivatives, and the other items are as if they were alone.
+    NaN as outputs and zero as derivatives, and the other items are as if they were alone. verbose: print one line for
+    each batch.
     Raises ProblemError from the constructor and for values that break a declared attribute, SolverError from `forward`.
     """
 
@@ -50,15 +51,17 @@ class ConeLayer(DiffMap):
         solver_args=None,
         derivative="implicit",
         on_error="raise",
+        verbose=False,
+        derivative_options=None,
     ):
         make_derivative = derivative_named(derivative)
         quadratic = make_derivative.quadratic and (solver is None or solver_named(solver).quadratic)
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
-        self.parameters, self.outputs = compiled.parameters, compiled.outputs
-        self.solver, self.solver_args = solver, solver_args or {}
+        self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
+        self.solver, self.solver_args, self.verbose = solver, solver_args or {}, verbose
         self.solvers = ladder(self.structure, solver, self.solver_args)
-        self.derivative = make_derivative(self.structure)
+        self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
         self.second_order = self.derivative.second_order
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
         self._set_on_error(on_error)
@@ -75,6 +78,7 @@ class ConeLayer(DiffMap):
         if solver_args:
             other.solver_args = {**self.solver_args, **solver_args}
             other.solvers = ladder(self.structure, self.solver, other.solver_args)
+            other.derivative = type(self.derivative)(self.structure, other.solvers, **self.derivative.settings)
         if on_error is not None:
             other._set_on_error(on_error)
         return other
@@ -82,9 +86,9 @@ class ConeLayer(DiffMap):
     def fingerprint(self) -> str:
         """A digest of the compiled problem, the solvers with their options, and the derivative; names do not count."""
         S, maps = self.structure, self.param_map
-        facts: list = [S.n, S.cones, maps.sizes, maps.features, type(self.derivative).__name__, self.on_error]
+        facts: list = [S.n, S.cones, maps.sizes, maps.features, str(self.derivative), self.on_error]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in self.parameters]
-        facts += [(o.shape, o.complex) for o in self.outputs]
+        facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]
         facts += [(solver.name, sorted(solver.settings.items())) for solver in self.solvers]
         arrays = [S.P.rows, S.P.cols, S.A.rows, S.A.cols]
         for block in maps.blocks:
@@ -121,33 +125,48 @@ class ConeLayer(DiffMap):
         data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
         theta = saved[end + 1 : end + 1 + len(self.in_sizes)] if self.param_map.has_logs else None
         good = saved[-1] > 0 if self.on_error == "nan" else None
-        return _Point((*data, *saved[k:end]), saved[k] * unit[..., :1], unit, theta, good)
+        x, _, y = saved[k : k + 3]
+        return _Point((*data, *saved[k:end]), x * unit[..., :1], y * unit[..., 1:], unit, theta, good)
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
+        found = self.evaluate(theta)
+        return found.outputs, found.saved
+
+    def evaluate(self, theta, start=None) -> Evaluation:
+        """What `forward` returns, and how it came about. start: x, y, s of a warm start, (..., n), (..., m), (..., m)."""
         bad = [np.zeros(a.shape[:-1], bool) for a in theta] if self.on_error == "nan" else [None] * len(theta)
         theta = tuple(info.check(value, b) for info, value, b in zip(self.parameters, theta, bad, strict=True))
-        blocks = self.param_map.apply(theta)[:4]
+        blocks = self.param_map.apply(theta)
         bad.append(self._check_curvature(blocks[0]))
-        lead, flat = flatten(blocks)
-        skip = np.zeros(math.prod(lead), bool)
         marked = [b for b in bad if b is not None and b.any()]
-        if marked:
-            lead, (*flat, mask) = flatten((*blocks, functools.reduce(np.logical_or, marked)[..., None]))
-            skip = np.array(np.broadcast_to(mask[:, 0], math.prod(lead)))
-            flat[1] = np.broadcast_to(flat[1], (skip.size, self.structure.n))  # no block may depend on what is bad
-        unit = units(ConeData(*flat))
-        point = self.solve(ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, flat, strict=True))), skip)
-        data = dict(zip(DATA, blocks, strict=True))
-        saved = [data[name] for name in self.derivative.needs]
-        solution = (point.x, point.v, point.y, *self.derivative.extras(point), unit + 0 * point.size[:, None])
-        saved += [a.reshape(lead + a.shape[1:]) for a in solution]
+        mask = (functools.reduce(np.logical_or, marked)[..., None],) if marked else ()
+        lead, flat = flatten((*blocks[:4], *mask, *(start or ())))
+        data, B = ConeData(*flat[:4]), math.prod(lead)
+        skip = np.array(np.broadcast_to(flat[4][:, 0], B)) if marked else np.zeros(B, bool)
+        if data.batch < B:  # no block depends on what is bad, or on the warm start
+            data = data._replace(q=np.broadcast_to(data.q, (B, self.structure.n)))
+        unit = units(data)
+        data = ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
+        start = start and _in_units([np.broadcast_to(a, (B, a.shape[-1])) for a in flat[-3:]], unit)
+        solved = solve(self.structure, data, self.solvers, skip=skip, start=start)
+        good, point = solved.good, solved.point
+        if self.verbose:
+            print(f"cvxlayers: {summary(solved.status, solved.rung, solved.size, solved.seconds)}")
+        if self.on_error == "raise" and not good.all():
+            raise failure(self.structure, self.solvers, solved)
+        named = dict(zip(DATA, blocks, strict=False))
+        saved = [named[name] for name in self.derivative.needs]
+        extras = self.derivative.extras(point, data, unit)
+        state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
+        saved += [a.reshape(lead + a.shape[1:]) for a in state]
         saved += theta if self.param_map.has_logs else ()
         outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
         if self.on_error == "nan":
-            saved.append(np.where(skip, 0.0, 1.0).reshape(*lead, 1))
-            outputs = tuple(np.where(skip[:, None], np.nan, o) for o in outputs)
-        return tuple(o.reshape(lead + o.shape[1:]) for o in outputs), tuple(saved)
+            saved.append(np.where(good, 1.0, 0.0).reshape(*lead, 1))
+            outputs = tuple(np.where(good[:, None], o, np.nan) for o in outputs)
+        outputs = tuple(o.reshape(lead + o.shape[1:]) for o in outputs)
+        return Evaluation(outputs, tuple(saved), blocks, lead, unit, data, solved)
 
     def _check_curvature(self, P):
         """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap).
@@ -165,49 +184,6 @@ class ConeLayer(DiffMap):
                 f"{listed(np.flatnonzero(bad).tolist())}: its matrix has negative eigenvalues"
             )
         return bad
-
-    def solve(self, data: ConeData, skip=None) -> Refined:
-        """Accepted solutions of a flat batch: each solver of the ladder gets what the ones before it left.
-
-        skip (B,): items to leave out, their solution is zero; with on_error="nan" those that fail are added to it.
-        """
-        S = self.structure
-        skip = np.zeros(data.batch, bool) if skip is None else skip
-        done: Refined | None = None if not skip.any() else _nothing(S, skip.size)
-        todo = np.flatnonzero(~skip)
-        status = np.full(skip.size, Status.FAILED)
-        for solver in self.solvers if todo.size else ():
-            part = data if done is None else data.take(todo)
-            answer = solver.solve(ConeProgram(S, part))
-            point = refine(S, part, answer.x, answer.y - answer.s)
-            good = accepted(S, part, point)
-            if done is None and good.all():
-                return point
-            done = _replace(_nothing(S, skip.size) if done is None else done, todo, point, good)
-            found = np.where(answer.status == Status.SOLVED, Status.INACCURATE, answer.status)
-            certified = (status[todo] == Status.INFEASIBLE) | (status[todo] == Status.UNBOUNDED)
-            status[todo] = np.where(certified & (found == Status.FAILED), status[todo], found)  # a reason beats none
-            best = point.size[~good]
-            todo = todo[~good]
-            if not todo.size:
-                return done
-        if todo.size and self.on_error == "raise":
-            raise self._error(todo, status[todo], best)
-        assert done is not None  # there is always a solver
-        skip[todo] = True
-        return done
-
-    def _error(self, items, status, size):
-        words = []
-        for i, s, r in zip(items.tolist(), status.tolist(), size.tolist(), strict=True):
-            residual = f", residual {r:.1e}" if s == Status.INACCURATE and np.isfinite(r) else ""
-            words.append(f"item {i}: {Status(s)}{residual}")
-        tried = ", ".join(dict.fromkeys(solver.name for solver in self.solvers))
-        return SolverError(
-            f"no solution within the tolerance {tolerance(self.structure):.0e}: {listed(words, '; ')} (tried: {tried})",
-            items.tolist(),
-            [Status(s) for s in status.tolist()],
-        )
 
     def jvp(self, saved, *tangents):
         """Tangents of the outputs."""
@@ -264,9 +240,22 @@ class ConeLayer(DiffMap):
         return tuple(np.zeros((*lead, k)) if g is None else g for g, k in zip(grads, self.in_sizes, strict=True))
 
 
+class Evaluation(NamedTuple):
+    """outputs and saved arrays of a call; the blocks P, q, A, b, d of its data; the leading dimensions of the batch; and
+    of the flat batch the units, the data in them, and how they were solved."""
+
+    outputs: tuple
+    saved: tuple
+    blocks: tuple
+    lead: tuple
+    unit: np.ndarray
+    data: ConeData
+    solved: Solved
+
+
 class _Point(NamedTuple):
-    """What forward has saved: for the derivative, with the data in the item's units; x; the units; theta or None; which
-    items are good, or None for all of them.
+    """What forward has saved: for the derivative, with the data in the item's units; x and y; the units; theta or None;
+    which items are good, or None for all of them.
 
     The solution in its units is a function of the data in their units. Both changes of units are diagonal, so that each
     is its own adjoint.
@@ -274,6 +263,7 @@ class _Point(NamedTuple):
 
     saved: tuple
     x: np.ndarray
+    y: np.ndarray
     unit: np.ndarray
     theta: tuple | None
     good: np.ndarray | None
@@ -291,16 +281,6 @@ class _Point(NamedTuple):
         return x * self.unit[..., :1], None if y is None else y * self.unit[..., 1:]
 
 
-def _nothing(S, B):
-    """A `Refined` of zeros: the derivatives at it are zero."""
-    N = S.n + S.m
-    inverse = np.zeros((B, N, N)) if N <= DENSE else None
-    return Refined(np.zeros((B, S.n)), np.zeros((B, S.m)), np.zeros((B, S.m)), np.zeros(B), inverse, np.zeros(B, bool))
-
-
-def _replace(done, items, point, good):
-    """`done` with the good ones of `point` in the places `items`."""
-    for mine, new in zip(done, point, strict=True):
-        if mine is not None:
-            mine[items[good]] = new[good]
-    return done
+def _in_units(start, unit):
+    (x, y, s), beta, gamma = start, unit[:, :1], unit[:, 1:]
+    return x / beta, y / gamma, s / beta

@@ -171,6 +171,7 @@ class Status(IntEnum):
     UNBOUNDED = 2
     INACCURATE = 3  # a point came back; it did not pass the residual test
     FAILED = 4  # no usable point: numerical breakdown, iteration or time limit
+    INVALID = 5  # not solved: a parameter's value breaks what is declared of it
 
     def __str__(self) -> str:
         return self.name.lower()

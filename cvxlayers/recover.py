@@ -14,6 +14,14 @@ import numpy as np
 from .param_map import LinearTerm
 
 
+class OutputInfo(NamedTuple):
+    """Name and shape of an output; whether it is complex (then stored as pairs of real numbers in the last axis)."""
+
+    name: str
+    shape: tuple[int, ...]
+    complex: bool
+
+
 class Output(NamedTuple):
     """One output: its matrix, whether it acts on y (a dual variable) instead of x, and whether exp follows."""
 

@@ -22,7 +22,7 @@ TARGET = 1e-14  # Newton stops here
 _EXACT = 1e-13  # no more than rounding, in any equation
 _MAX_STEPS = 30
 _ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
-_PATIENCE = 8  # above it, that many
+_PATIENCE = 8  # above it, that many, and never more after a step to infinity
 
 
 def tolerance(structure: Structure) -> float:
@@ -87,7 +87,8 @@ class Point(NamedTuple):
 
 class Refined(NamedTuple):
     """A refined point: x (B, n), v (B, m), y (B, m), size (B,) of the residual, the inverses of K there (B, N, N), or
-    None beyond `linsolve.DENSE`, and singular (B,), whether K is."""
+    None beyond `linsolve.DENSE`, singular (B,), whether K is (where it was factorized), and steps (B,), how many of
+    Newton's were made."""
 
     x: np.ndarray
     v: np.ndarray
@@ -95,16 +96,17 @@ class Refined(NamedTuple):
     size: np.ndarray
     inverse: np.ndarray | None
     singular: np.ndarray
+    steps: np.ndarray
 
 
-def refine(structure: Structure, data: ConeData, x, v) -> Refined:
+def refine(structure: Structure, data: ConeData, x, v, patience=_PATIENCE) -> Refined:
     """Newton on R from (x, v), each item by itself; the best point of its path is kept, so nothing ever gets worse.
 
     The steps are full ones: near a solution that is not regular |R| rises before it falls, and a line search gets stuck.
-    Items that start from NaN keep size inf.
+    An item stops after `patience` steps without progress. Items that start from NaN keep size inf.
     """
     with blas_for(structure.n + structure.m):
-        newton = _Newton(structure, data, x, v)
+        newton = _Newton(structure, data, x, v, patience)
         for _ in range(_MAX_STEPS):
             items = newton.unfinished()
             if not items.size:
@@ -116,12 +118,12 @@ def refine(structure: Structure, data: ConeData, x, v) -> Refined:
 class _Newton:
     """The state of a refinement: the present point, the best one, and for how many steps there was no better one."""
 
-    def __init__(self, structure, data, x, v):
+    def __init__(self, structure, data, x, v, patience):
         B, N = x.shape[0], structure.n + structure.m
         self.structure, self.data = structure, data
         self.x, self.v, self.r = x, v, residual(structure, data, x, v)
         self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
-        self.failures = np.zeros(B, np.int64)
+        self.patience, self.failures, self.steps = patience, np.zeros(B, np.int64), np.zeros(B, np.int64)
         self.regularized = np.zeros(B, bool)
         self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
         self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
@@ -129,7 +131,7 @@ class _Newton:
     def unfinished(self):
         """Items that are not at the target yet and still promise something."""
         size = self.best.size
-        patience = np.where(size > _ROUNDING, _PATIENCE, 1)
+        patience = np.where(size > _ROUNDING, self.patience, 1)
         return np.flatnonzero(np.isfinite(size) & (size > TARGET) & (self.failures < patience))
 
     def step(self, items):
@@ -149,6 +151,7 @@ class _Newton:
             self.fresh[where] &= self._same_basis(system.spectrum.d[better], v[better])
         for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
             mine[where] = new[better]
+        self.steps[items] += 1
         self.failures[items] = np.where(better, 0, np.where(np.isfinite(r.size), self.failures[items] + 1, _PATIENCE))
         self.regularized[items] |= ~better
         if everything:
@@ -189,4 +192,4 @@ class _Newton:
         if items.size and self.inverse is not None:
             self.regularized[items] = False
             self._factorize(items, self.data.take(items), best.v[items], best.size[items])
-        return Refined(*best, self.inverse, self.singular)
+        return Refined(*best, self.inverse, self.singular, self.steps)

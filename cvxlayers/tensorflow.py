@@ -15,7 +15,6 @@ import numpy as np
 
 from .batching import leading_dims
 from .calls import (
-    Handle,
     call_on_host,
     check_inputs,
     check_order,
@@ -28,6 +27,7 @@ from .calls import (
 )
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
+from .handles import Handle
 from .interface import Interface, argument, check_complex, is_number
 
 try:
@@ -133,7 +133,7 @@ def _unbroadcast(g, like):
 
 def _evaluate(diffmap, tensors):
     """Outputs for theta of common depth, in their common dtype."""
-    dtype = _common_dtype(tensors)
+    dtype = _common_dtype(tensors[: diffmap.typed])
     return _call(diffmap, "forward", [tf.cast(t, dtype) for t in tensors])
 
 
@@ -194,21 +194,23 @@ class CvxpyLayer(Interface):
     _handle_type = Handle
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, *values, solver_args=None, on_error=None):
+    def __call__(self, *values, solver_args=None, on_error=None, return_info=False, warm_start=None):
         """Solve for these parameter values.
 
         values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy and
         may be unknown inside of tf.function. Returns a tuple, one tensor (batch..., *shape) for each variable, in the
-        dtype of the values. solver_args, on_error: options for this call. Raises ShapeError, ProblemError for values
-        that break a declared attribute, SolverError for infeasible, unbounded or failed items, naming them; a graph
-        that runs raises the latter two as a `tf.errors.OpError` with the same text.
+        dtype of the values. solver_args, on_error: options for this call. return_info: return (outputs, info), see
+        `cvxlayers.Info`. warm_start: the info of another call, from whose solution to start. Raises ShapeError,
+        ProblemError for values that break a declared attribute, SolverError for infeasible, unbounded or failed items,
+        naming them; a graph that runs raises the latter two as a `tf.errors.OpError` with the same text.
         """
-        layer = self._handle.variant(solver_args, on_error).map
-        tensors = _as_tensors(values, layer.parameters)
+        start = tuple(map(tf.stop_gradient, self._start(warm_start))) if values else ()
+        layer = self._handle.variant(solver_args, on_error, bool(return_info or start), bool(start)).map
+        tensors = _as_tensors((*values, *start), layer.parameters)
         leads = leading_dims([tuple(t.shape) for t in tensors], layer.parameters)
         theta = [_flat(t, len(lead), p) for t, p, lead in zip(tensors, layer.parameters, leads, strict=True)]
         results = _evaluate(layer, theta) if theta else [tf.constant(r, tf.float32) for r in layer.forward()[0]]
-        return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
+        return self._returned([_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True)], return_info, _cast)
 
 
 def _as_tensors(values, parameters):
@@ -242,6 +244,10 @@ def _flat(value, depth, info):
     if info.complex:
         value = tf.stack([tf.math.real(value), tf.math.imag(value)], -1)
     return tf.reshape(value, tf.concat([[1] * (depth - own), tf.shape(value)[:own], [info.size]], 0))
+
+
+def _cast(tensor, kind):
+    return tf.cast(tf.stop_gradient(tensor), {int: tf.int32, bool: tf.bool}.get(kind, tensor.dtype))
 
 
 def _shaped(result, info):

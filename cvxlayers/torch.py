@@ -15,7 +15,6 @@ import numpy as np
 
 from .batching import leading_dims
 from .calls import (
-    Handle,
     call,
     call_on_host,
     check_inputs,
@@ -31,6 +30,7 @@ from .calls import (
 )
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
+from .handles import Handle
 from .interface import Interface, argument, check_complex, is_number
 
 try:
@@ -266,7 +266,7 @@ def _common_dtype(tensors):
 
 def _evaluate(handle, tensors):
     """Outputs for theta of common depth, in their common dtype."""
-    dtype = _common_dtype(tensors)
+    dtype = _common_dtype(tensors[: handle.map.typed])
     return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[: len(handle.map.out_sizes)]
 
 
@@ -307,8 +307,8 @@ def _evaluate_layer(handle, values):
 
 
 @torch.compiler.allow_in_graph
-def _evaluate_layer_in_graph(key, options, on_error, *values):
-    handle = _find(key).variant(dict(options), on_error)
+def _evaluate_layer_in_graph(key, options, more, *values):
+    handle = _find(key).variant(dict(options), *more)
     _TRACED[handle.key] = handle
     return _evaluate_layer(handle, values)
 
@@ -327,17 +327,23 @@ class CvxpyLayer(Interface, nn.Module):
     _handle_type = _Handle
     __repr__ = nn.Module.__repr__
 
-    def forward(self, *values, solver_args=None, on_error=None):
+    def forward(self, *values, solver_args=None, on_error=None, return_info=False, warm_start=None):
         """Solve for these parameter values.
 
         values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
         Returns a tuple, one tensor (batch..., *shape) for each variable, in the dtype and on the device of the values.
-        solver_args, on_error: options for this call. Raises ShapeError, ProblemError for values that break a declared
-        attribute, SolverError for infeasible, unbounded or failed items, naming them.
+        solver_args, on_error: options for this call. return_info: return (outputs, info), see `cvxlayers.Info`. warm_start:
+        the info of another call, from whose solution to start. Raises ShapeError, ProblemError for values that break a
+        declared attribute, SolverError for infeasible, unbounded or failed items, naming them.
         """
+        start = tuple(a.detach() for a in self._start(warm_start)) if values else ()
+        more = on_error, bool(return_info or start), bool(start)
         if torch.compiler.is_compiling():
-            return _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), on_error, *values)
-        return _evaluate_layer(self._handle.variant(solver_args, on_error), values)
+            options = tuple((solver_args or {}).items())
+            results = _evaluate_layer_in_graph(self._handle.key, options, more, *values, *start)
+        else:
+            results = _evaluate_layer(self._handle.variant(solver_args, *more), (*values, *start))
+        return self._returned(results, return_info, _cast)
 
     def extra_repr(self):
         return self._summary()
@@ -377,6 +383,10 @@ def _flat(value, shape, info):
 def _real(value, info):
     check_complex(info, value.is_complex())
     return torch.view_as_real(value.resolve_conj()) if info.complex else value
+
+
+def _cast(tensor, kind):
+    return tensor.detach().to({int: torch.int32, bool: torch.bool}.get(kind, tensor.dtype))
 
 
 def _shaped(result, info):

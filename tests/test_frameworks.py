@@ -234,7 +234,7 @@ def test_spellings_and_text(fw):
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0])
     for names in ({"parameters": [b], "variables": [x]}, {"params": [b], "out": [x]}, {"parameters": [b], "out_vars": [x]}):
         layer = fw.module.CvxpyLayer(problem, solver="clarabel", **names)
-        assert re.search(r"CvxpyLayer\(.*b\[2\].*x\[2\].*clarabel", str(layer).replace("\n", ""))
+        assert re.search(r"CvxpyLayer\(.*b\[2\].*x\[2\].*clarabel", repr(layer).replace("\n", ""))
     np.testing.assert_allclose(numpy(layer(np.array([1.0, -1.0]))[0]), [1, 0], atol=1e-9)
     np.testing.assert_allclose(numpy(layer([1.0, -1.0], solver_args={"max_iter": 99})[0]), [1, 0], atol=1e-6)
 

@@ -60,9 +60,10 @@ class Diagonal(Spectrum):
 
 
 class Cone(ABC):
-    """A cone of `dim` rows."""
+    """A cone of `dim` rows. center (dim,): a direction inside of K and of K*, as far as they have an inside."""
 
     dim: int
+    center: np.ndarray
 
     @abstractmethod
     def project(self, v):

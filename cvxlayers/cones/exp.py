@@ -51,6 +51,8 @@ def _rho(r, q, t):
 class Exp(Curved):
     """One exponential cone."""
 
+    center = np.array([-1.0, 1.0, 1.0])
+
     def _flat(self, w):
         r, q, t = w
         inside = (q > 0) & (q * np.exp(r / q) <= t)

@@ -9,7 +9,7 @@ class NonNeg(Cone):
     """`dim` inequality rows."""
 
     def __init__(self, dim):
-        self.dim = dim
+        self.dim, self.center = dim, np.ones(dim)
 
     def project(self, v):
         return np.maximum(v, 0)

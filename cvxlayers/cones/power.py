@@ -22,7 +22,7 @@ class Power(Curved):
     def __init__(self, alpha):
         if not 0.0 < alpha < 1.0:
             raise ValueError(f"Power: alpha is {alpha}; expected a number strictly between 0 and 1")
-        self.alpha = float(alpha)
+        self.alpha, self.center = float(alpha), np.array([1.0, 1.0, 0.0])
         self._weights = np.array([[self.alpha], [1.0 - self.alpha]])
 
     def _flat(self, w):

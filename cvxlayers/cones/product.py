@@ -62,6 +62,7 @@ class ProductCone(Cone):
             self.blocks.append((cone, slice(start, start + cone.dim * count), count))
             start += cone.dim * count
         self.dim = start
+        self.center = np.concatenate([np.tile(cone.center, count) for cone, _, count in self.blocks] or [np.zeros(0)])
         self.polyhedral = all(isinstance(cone, (Zero, NonNeg)) for cone, _, _ in self.blocks)
 
     @staticmethod
@@ -73,6 +74,17 @@ class ProductCone(Cone):
         for cone, rows, count in self.blocks:
             y[..., rows] = cone.project(self._split(v, cone, rows, count)).reshape(*v.shape[:-1], cone.dim * count)
         return y
+
+    def at_kink(self, v, distance):
+        """Whether D jumps within `distance` (...) of v (..., m): there it is one of several derivatives. A step along a
+        direction inside of K and K* crosses every boundary between the pieces of the projection."""
+        jump = np.zeros(v.shape[:-1])
+        for cone, rows, count in self.blocks:
+            step = distance[..., None, None] * cone.center
+            part = self._split(v, cone, rows, count)
+            before, after = (np.sort(cone.spectrum(part + sign * step).d, -1) for sign in (-1, 1))
+            jump = np.maximum(jump, np.abs(after - before).max((-1, -2), initial=0))
+        return jump > 0.1
 
     def spectrum(self, v):
         d, parts = np.empty(v.shape), []

@@ -67,7 +67,7 @@ class PSD(Cone):
 
     def __init__(self, k):
         self.svec = _Svec(k)
-        self.dim = k * (k + 1) // 2
+        self.dim, self.center = k * (k + 1) // 2, self.svec.vec(np.eye(k))
 
     def project(self, v):
         l, Q = np.linalg.eigh(self.svec.mat(v))

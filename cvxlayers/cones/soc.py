@@ -76,7 +76,7 @@ class SOC(Cone):
     """One cone of `dim` >= 2 rows (t, z)."""
 
     def __init__(self, dim):
-        self.dim = dim
+        self.dim, self.center = dim, np.eye(dim)[0]
 
     def project(self, v):
         t, r, u = _polar(v)

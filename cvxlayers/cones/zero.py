@@ -9,7 +9,7 @@ class Zero(Cone):
     """`dim` equality rows."""
 
     def __init__(self, dim):
-        self.dim = dim
+        self.dim, self.center = dim, np.zeros(dim)
 
     def project(self, v):
         return v

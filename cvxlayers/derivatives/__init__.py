@@ -1,13 +1,14 @@
 """Ways to differentiate a solved conic program; one file each, chosen by the `derivative` argument of a layer."""
 
 from ..errors import ProblemError
+from .base import Derivative
 from .diffcp import Diffcp
 from .implicit import Implicit
 
-DERIVATIVES = {"implicit": Implicit, "diffcp": Diffcp}
+DERIVATIVES = {kind.name: kind for kind in (Implicit, Diffcp)}
 
 
-def derivative_named(name: str):
+def derivative_named(name: str) -> type[Derivative]:
     """The class of a derivative. Raises ProblemError for an unknown name."""
     if name not in DERIVATIVES:
         raise ProblemError(f"derivative={name!r} does not exist; choose one of: {', '.join(DERIVATIVES)}")

@@ -14,36 +14,31 @@ import scipy.sparse as sp
 
 from ..errors import MissingDependencyError, ProblemError
 from ..program import Structure
-from ..residual import Refined
 from ..solvers.scs import lower_svec_order
+from .base import Derivative
 
 
-class Diffcp:
+class Diffcp(Derivative):
     """Derivatives of (x, y) with respect to (q, A, b) by `diffcp.solve_and_derivative`, SCS at 1e-12 and LSQR.
 
     saved = (q, A, b, x, v, y).
     """
 
+    name = "diffcp"
     quadratic = False
-    second_order = False
     needs = ("q", "A", "b")
-    extra: tuple[int, ...] = ()
 
-    def __init__(self, structure: Structure):
+    def __init__(self, structure: Structure, solvers=(), **options):
+        super().__init__(structure, solvers, **options)
         if importlib.util.find_spec("diffcp") is None:
             raise MissingDependencyError(
                 "derivative='diffcp' needs the package diffcp, which is not installed; pip install diffcp"
             )
         if structure.cones.power:
             raise ProblemError("derivative='diffcp' has no power cone, and the problem needs it; use derivative='implicit'")
-        self.structure = structure
         order = lower_svec_order(structure.cones)
         self.order = np.arange(structure.m) if order is None else np.asarray(order)
         self.place = np.argsort(self.order)
-
-    def extras(self, point: Refined):
-        """Nothing."""
-        return ()
 
     def _operators(self, q, A, b):
         import diffcp

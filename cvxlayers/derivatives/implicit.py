@@ -22,28 +22,25 @@ from __future__ import annotations
 
 from ..linsolve import DENSE, ItemFactors, System, apply_dense
 from ..program import Structure
-from ..residual import Refined
 from ..threads import blas_for
+from .base import Derivative
 
 
-class Implicit:
-    """Derivatives of (x, y) with respect to (P, q, A, b). The arrays may have any leading dimensions that broadcast.
-
-    saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left, and is empty for large systems,
+class Implicit(Derivative):
+    """saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left, and is empty for large systems,
     which are factorized again.
     """
 
-    quadratic = True
+    name = "implicit"
     second_order = True
-    needs = ("P", "A")
 
-    def __init__(self, structure: Structure):
-        self.structure = structure
+    def __init__(self, structure: Structure, solvers=(), **options):
+        super().__init__(structure, solvers, **options)
         self.N = structure.n + structure.m
         self.extra = (self.N**2 if self.N <= DENSE else 0,)
 
-    def extras(self, point: Refined):
-        """The arrays that `saved` has beside the data and the solution, (B, extra[i])."""
+    def extras(self, point, data, unit):
+        """F."""
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
     def _solver(self, saved):

@@ -24,9 +24,10 @@ class Solver(ABC):
     """One solver with its settings, for one structure.
 
     Class attributes: `name`; `package`, what must be importable; `cones`, the kinds it takes; `quadratic`, whether it
-    takes P; `needs_rows`, whether m = 0 is beyond it; `rank`, its place in the default ladder (None: only by name);
-    `options`, the names of the settings that `solver_args` may hold, in the package's spelling; `aliases`, other
-    spellings of them; `defaults`, where ours differ from the package's; `tight`, the settings of `tighter`.
+    takes P; `needs_rows`, whether m = 0 is beyond it; `warm_starts`, whether a warm start is of use to it; `rank`, its
+    place in the default ladder (None: only by name); `options`, the names of the settings that `solver_args` may hold, in
+    the package's spelling; `aliases`, other spellings of them; `defaults`, where ours differ from the package's; `tight`,
+    the settings of `tighter`.
     An instance may keep a workspace; it must be safe to call from several threads, survive pickle, deepcopy and fork,
     and its answer must depend on its arguments alone.
     """
@@ -36,6 +37,7 @@ class Solver(ABC):
     cones: frozenset[str]
     quadratic: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
+    warm_starts: ClassVar[bool] = False
     rank: ClassVar[int | None] = None
     options: frozenset[str] = frozenset()
     aliases: dict[str, tuple[str, ...]] = {}
@@ -73,9 +75,10 @@ class Solver(ABC):
         return importlib.util.find_spec(cls.package) is not None
 
     @abstractmethod
-    def solve(self, program: ConeProgram) -> Solution:
-        """Solve every item. Items without a usable point hold NaN and the status that the package reports.
+    def solve(self, program: ConeProgram, warm: Solution | None = None) -> Solution:
+        """Solve every item; from the point `warm`, where `warm_starts` and where it is finite.
 
+        Items without a usable point hold NaN and the status that the package reports.
         The arrays of `program` are not written to. SOLVED here means: the package says so. INFEASIBLE and UNBOUNDED
         mean that it found a certificate. INACCURATE: a point came back that missed the tolerances.
         """
@@ -117,9 +120,12 @@ class ItemSolver(Solver):
 
     @abstractmethod
     def solve_item(self, cones: ConeDims, P: sp.csc_matrix, q, A: sp.csc_matrix, b) -> Item:
-        """Solve one problem, in the package's row order. P: upper triangle. May raise where the package refuses."""
+        """Solve one problem, in the package's row order. P: upper triangle. May raise where the package refuses.
 
-    def solve(self, program):
+        Where `warm_starts` it has one more argument, warm=None or (x, y, s).
+        """
+
+    def solve(self, program, warm=None):
         data, cones = program.data, self.structure.cones
         out = unsolved(self.structure, data.batch)
         order = slice(None) if self._order is None else self._order
@@ -128,8 +134,10 @@ class ItemSolver(Solver):
         def one(i):
             P, q, A, b = (array[0 if array.shape[0] == 1 else i] for array in data)
             q, b = np.ascontiguousarray(q), np.ascontiguousarray(b[order])
+            start = None if warm is None else (warm.x[i], warm.y[i, order], warm.s[i, order])
+            known = {"warm": start} if start and all(np.isfinite(a).all() for a in start) else {}
             try:
-                found = self.solve_item(cones, upper_P(P), q, matrix_A(A), b)
+                found = self.solve_item(cones, upper_P(P), q, matrix_A(A), b, **known)
             except Exception:  # NaN in the data, a nonconvex P: this item has no answer, the others have
                 return
             out.status[i], out.iterations[i] = found.status, found.iterations

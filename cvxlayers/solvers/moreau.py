@@ -123,7 +123,7 @@ class Moreau(Solver):
         patterns = (S.P.indptr, S.P.cols, S.A.indptr, S.A.cols)
         return engine(S.n, S.m, *patterns, cones, self._native_settings(), batch_size=batch)
 
-    def solve(self, program):
+    def solve(self, program, warm=None):
         S, data, B = self.structure, program.data, program.data.batch
         if B == 0:
             return unsolved(S, 0)

@@ -23,6 +23,7 @@ class SCS(ItemSolver):
     package = "scs"
     cones = frozenset({"zero", "nonneg", "soc", "psd", "exp", "power"})
     needs_rows = True
+    warm_starts = True
     options = frozenset(
         {
             "max_iters",
@@ -50,11 +51,12 @@ class SCS(ItemSolver):
     def row_order(self, cones):
         return lower_svec_order(cones)
 
-    def solve_item(self, cones, P, q, A, b):
+    def solve_item(self, cones, P, q, A, b, warm=None):
         import scs
 
         data = {"A": A, "b": b, "c": q, **({"P": P} if P.nnz else {})}
-        found = scs.SCS(data, native_cones(cones), **self.settings).solve(warm_start=False)
+        solver = scs.SCS(data, native_cones(cones), **self.settings)
+        found = solver.solve(**dict(zip("xys", warm or (), strict=False)), warm_start=warm is not None)
         status = _STATUS.get(found["info"]["status_val"], Status.FAILED)
         if status not in (Status.SOLVED, Status.INACCURATE):
             return Item(status, iterations=found["info"]["iter"])
