@@ -4,8 +4,10 @@ from ..errors import ProblemError
 from .base import Derivative
 from .diffcp import Diffcp
 from .implicit import Implicit
+from .lpgd import LPGD
+from .smoothed import Smoothed
 
-DERIVATIVES = {kind.name: kind for kind in (Implicit, Diffcp)}
+DERIVATIVES = {kind.name: kind for kind in (Implicit, Smoothed, LPGD, Diffcp)}
 
 
 def derivative_named(name: str) -> type[Derivative]:
