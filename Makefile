@@ -1,6 +1,7 @@
 # make demo    train a small model with a CVXPY layer inside, on real data; writes examples/figures/quickstart.png
 # make test    the tests
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
+# make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # All set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt
 JOBS ?= 2
 
-.PHONY: demo swap test lint types bench clean
+.PHONY: demo swap gradients test lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -17,6 +18,9 @@ demo: $(VENV)/.demo
 
 swap: $(VENV)/.test
 	$(BIN)/python examples/swap_frameworks.py
+
+gradients: $(VENV)/.demo
+	$(BIN)/python examples/degenerate_gradients.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -31,6 +35,7 @@ types: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/single_call.py
 	$(BIN)/python benchmarks/frameworks.py
+	$(BIN)/python benchmarks/warm_start.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

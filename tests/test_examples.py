@@ -20,6 +20,16 @@ def test_quickstart(tmp_path):
     assert figure.stat().st_size > 10_000
 
 
+def test_degenerate_gradients(tmp_path):
+    figure = tmp_path / "figure.png"
+    command = [sys.executable, EXAMPLES / "degenerate_gradients.py", "--steps", "12", "--lists", "40", "--figure", figure]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    right = {name: (float(a), float(b)) for name, a, b in re.findall(r"^(\w+): .* ([\d.]+) % -> ([\d.]+) %", out, re.M)}
+    assert right["implicit"][0] == right["implicit"][1] < 30
+    assert right["smoothed"][1] > 70 and right["lpgd"][1] > 70
+    assert figure.stat().st_size > 10_000
+
+
 def test_swap_frameworks(tmp_path):
     figure = tmp_path / "figure.png"
     command = [sys.executable, EXAMPLES / "swap_frameworks.py", "--steps", "15", "--images", "60", "--figure", figure]
