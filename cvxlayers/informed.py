@@ -18,7 +18,7 @@ import numpy as np
 from .diffmap import DiffMap, Saved
 from .info import REPORT
 from .layer import ConeLayer
-from .linsolve import DENSE, ItemFactors
+from .linsolve import ItemFactors
 from .parameters import ParameterInfo
 from .recover import OutputInfo
 from .threads import blas_for
@@ -74,16 +74,13 @@ class InformedLayer(DiffMap):
     def _degenerate(self, found):
         """Which items have a singular K or a kink at their solution."""
         S, point, data = self.layer.structure, found.solved.point, found.data
-        good = np.flatnonzero(found.solved.good)
-        out, v = np.zeros(found.solved.good.size, bool), point.v[good]
-        out[good] = S.K.at_kink(v, 1e-9 * (1 + np.abs(v).max(-1, initial=0)))
-        if S.n + S.m <= DENSE:
-            out[good] |= point.singular[good]
-        elif good.size:
+        kink = S.K.at_kink(point.v, 1e-9 * (1 + np.abs(point.v).max(-1, initial=0)))
+        singular, rest = point.singular.copy(), np.flatnonzero(found.solved.good & ~point.known)
+        if rest.size:
             with blas_for(S.n + S.m):
-                some = data.take(good)
-                out[good] |= ItemFactors(S, some.P, some.A, v).singular
-        return out
+                some = data.take(rest)
+                singular[rest] = ItemFactors(S, some.P, some.A, point.v[rest]).singular
+        return found.solved.good & (kink | singular)
 
     @property
     def _objective(self):

@@ -129,7 +129,7 @@ def _nothing(structure, batch):
     x, v = np.zeros((batch, structure.n)), np.zeros((batch, structure.m))
     N = structure.n + structure.m
     inverse = np.zeros((batch, N, N)) if N <= DENSE else None
-    flags = np.zeros(batch, bool), np.zeros(batch, np.int64)
+    flags = np.zeros(batch, bool), np.zeros(batch, bool), np.zeros(batch, np.int64)
     return Refined(x, v, v.copy(), np.zeros(batch), inverse, *flags)
 
 

@@ -87,8 +87,8 @@ class Point(NamedTuple):
 
 class Refined(NamedTuple):
     """A refined point: x (B, n), v (B, m), y (B, m), size (B,) of the residual, the inverses of K there (B, N, N), or
-    None beyond `linsolve.DENSE`, singular (B,), whether K is (where it was factorized), and steps (B,), how many of
-    Newton's were made."""
+    None beyond `linsolve.DENSE`, singular (B,), whether K is, known (B,), whether that was looked at there, and steps (B,),
+    how many of Newton's were made."""
 
     x: np.ndarray
     v: np.ndarray
@@ -96,6 +96,7 @@ class Refined(NamedTuple):
     size: np.ndarray
     inverse: np.ndarray | None
     singular: np.ndarray
+    known: np.ndarray
     steps: np.ndarray
 
 
@@ -147,7 +148,7 @@ class _Newton:
         r = residual(self.structure, data, x, v)
         better = r.size < self.best.size[some]
         where = items[better]
-        if self.inverse is not None and where.size:
+        if where.size:
             self.fresh[where] &= self._same_basis(system.spectrum.d[better], v[better])
         for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
             mine[where] = new[better]
@@ -171,7 +172,7 @@ class _Newton:
         delta = np.where(self.regularized[items], np.clip(size, 1e-13, 1e-6), 0)
         if self.inverse is None:
             factors = ItemFactors(self.structure, data.P, data.A, v, delta)
-            self.singular[items] = factors.singular
+            self.singular[items], self.fresh[items] = factors.singular, delta == 0
             return system, factors.inverse
         F, singular = dense_inverse(system.dense(delta if delta.any() else None))
         self.inverse[items], self.singular[items], self.fresh[items] = F, singular, delta == 0
@@ -192,4 +193,4 @@ class _Newton:
         if items.size and self.inverse is not None:
             self.regularized[items] = False
             self._factorize(items, self.data.take(items), best.v[items], best.size[items])
-        return Refined(*best, self.inverse, self.singular, self.steps)
+        return Refined(*best, self.inverse, self.singular, self.fresh, self.steps)

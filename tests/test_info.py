@@ -202,7 +202,7 @@ def _degenerate():
 @pytest.mark.parametrize("path", ["dense", "factored"])
 def test_degenerate_problems_are_flagged(objective, rows, c, expected, path, monkeypatch):
     if path == "factored":
-        for module in ("linsolve", "residual", "ladder", "informed", "derivatives.implicit"):
+        for module in ("linsolve", "residual", "ladder", "derivatives.implicit"):
             monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
     problem = cp.Problem(objective, rows)
     x = next(v for v in problem.variables() if v.shape == (2,))
