@@ -24,7 +24,7 @@ class CvxpyLayer(keras.layers.Layer):
     """The solution of a parametrized CVXPY problem as a Keras layer.
 
     build_problem: a function without arguments that returns (problem, parameters, variables). To save a model, register
-    it with `@keras.saving.register_keras_serializable()`. solver, gp, solver_args, derivative, on_error: as elsewhere.
+    it with `@keras.saving.register_keras_serializable()`. solver, gp, solver_args, derivative, mu, tau, on_error: as elsewhere.
 
     The input is one tensor (batch, *shape), or a list with one for each parameter; leading dimensions broadcast. The output
     is one tensor for one variable, else a tuple. Exact derivatives flow through `model.fit`. TensorFlow cannot
@@ -32,14 +32,25 @@ class CvxpyLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self, build_problem, *, solver=None, gp=False, solver_args=None, derivative="implicit", on_error="raise", **kwargs
+        self,
+        build_problem,
+        *,
+        solver=None,
+        gp=False,
+        solver_args=None,
+        derivative="implicit",
+        mu=None,
+        tau=None,
+        on_error="raise",
+        **kwargs,
     ):
         super().__init__(**{"autocast": False, **kwargs})  # half precision would round the parameters
         backend = keras.backend.backend()
         if backend not in ("tensorflow", "jax", "torch"):
             raise MissingDependencyError(f"cvxlayers.keras has no layer for the Keras backend {backend!r}")
         self.build_problem = build_problem
-        self.options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}
+        self.options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative}
+        self.options |= {"mu": mu, "tau": tau, "on_error": on_error}
         self.supports_jit = backend != "tensorflow"
         built = build_problem()
         if not isinstance(built, tuple) or len(built) != 3:
