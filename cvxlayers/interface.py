@@ -49,6 +49,11 @@ class Interface:
         options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}
         self._handle = self._handle_type(ConeLayer(problem, parameters, variables, **options))
 
+    @property
+    def lifted(self):
+        """What the layer has rewritten so that its data are affine in the parameters; see `lifting.Lifted`."""
+        return self._handle.map.lifted
+
     def _summary(self):
         m = self._handle.map
         inputs = ", ".join(f"{p.name}{list(p.shape)}" for p in m.parameters)
