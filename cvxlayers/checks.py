@@ -40,6 +40,9 @@ def check_parametrization(problem: cp.Problem, *, gp: bool, quadratic: bool) -> 
     quadratic: whether P may depend on parameters (`quad_form(x, P)`).
     """
     _check_baked_quad_forms(problem)
+    for node in _nodes(problem):
+        if isinstance(node, cp.huber) and not is_affine(node.M):  # CVXPY calls it DPP, and fails in an assertion
+            raise ProblemError(f"the problem is not DPP: {short(node)} has an M that is not affine; {_rewrite(node.M, gp)}")
     _check_dpp(problem, gp, quadratic)
 
 
@@ -111,11 +114,6 @@ def _check_dpp(problem, gp, quadratic):
     form = "dgp" if gp else "dcp"
     if problem.is_dpp(form, quad_form_dpp="qp" if quadratic and not gp else None):
         return
-    if not quadratic and problem.is_dpp(form, quad_form_dpp="qp"):
-        raise ProblemError(
-            "the objective has a quad_form with a parametric matrix, and the chosen solver or derivative takes no "
-            "quadratic objective; choose the solver moreau, clarabel or scs, and derivative='implicit'"
-        )
     passes = (lambda e: e.is_dgp(dpp=True)) if gp else (lambda e: e.is_dcp(dpp=True))
     for where, node in _offenders(problem, passes, quadratic and not gp):
         raise ProblemError(
@@ -129,8 +127,7 @@ def _rewrite(node, gp):
     if gp:
         alone = [node] if not node.variables() else []
     else:
-        with scopes.dpp_scope():
-            alone = [e for e in (node, *node.args) if e.parameters() and not e.variables() and not e.is_affine()]
+        alone = [e for e in (node, *node.args) if e.parameters() and not e.variables() and not is_affine(e)]
     if alone:
         return (
             f"compute {short(alone[-1])} before the call, in the framework, which differentiates it, and pass it as one new "
@@ -187,6 +184,12 @@ def _nodes(problem):
         yield node
         if not isinstance(node, PartialProblem):  # its arguments are a problem
             stack.extend(node.args)
+
+
+def is_affine(e):
+    """Whether an expression is affine in its variables and parameters."""
+    with scopes.dpp_scope():
+        return e.is_affine()
 
 
 def short(node, width=80):

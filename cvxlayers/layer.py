@@ -236,10 +236,10 @@ class ConeLayer(DiffMap):
     def jvp2(self, saved, s, t):
         """Second derivatives of the outputs along s and t: the chain rule for recovery after solution after parameters."""
         point = self._point(saved)
-        ds, dt = (self.param_map.jvp(point.theta, d) for d in (s, t))
+        ds, dt = (point.masked(self.param_map.jvp(point.theta, d)) for d in (s, t))
         dx, dy = point.outside(*self.derivative.jvp2(point.saved, point.inside(ds), point.inside(dt)))
         if self.param_map.curved:
-            bent = self._along(point, self.param_map.jvp2(point.theta, s, t))
+            bent = self._along(point, point.masked(self.param_map.jvp2(point.theta, s, t)))
             dx, dy = dx + bent[0], dy + bent[1]
         values = self.recovery.jvp(point.x, dx, dy)
         if self.recovery.has_exps:
@@ -252,7 +252,7 @@ class ConeLayer(DiffMap):
         point = self._point(saved)
         c = point.masked(c)
         gx, gy = self.recovery.vjp(point.x, c)
-        dt = self.param_map.jvp(point.theta, t)
+        dt = point.masked(self.param_map.jvp(point.theta, t))
         blocks = point.inside(self.derivative.vjp2(point.saved, point.inside(dt), *point.outside(gx, gy)))
         if self.recovery.has_exps:
             bent = self._back(point, self.recovery.vjp2(point.x, self._along(point, dt)[0], c), None)

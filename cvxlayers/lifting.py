@@ -19,7 +19,7 @@ from cvxpy.atoms.affine.binary_operators import DivExpression, MulExpression, mu
 from cvxpy.atoms.affine.promote import Promote
 from cvxpy.utilities import scopes
 
-from .checks import short
+from .checks import is_affine, short
 from .expressions import NoFormula, Steps
 
 
@@ -129,13 +129,15 @@ class _Lift:
             if whole is not None:
                 return whole
         args = [self._visit(a, quad and isinstance(e, AffAtom)) for a in e.args]
+        if isinstance(e, cp.huber) and not is_affine(e.M):
+            return cp.huber(args[0], self._parameter(e.M))
         if isinstance(e, MulExpression) and all(a.parameters() for a in args):
             return self._product(e, *args)
         return e if _same(args, e.args) else e.copy(args)
 
     def _parameter(self, e, nonneg=False):
         """Parameters alone: a new parameter, if they are not affine and there is a formula."""
-        if not e.parameters() or _is_affine(e):
+        if not e.parameters() or is_affine(e):
             return e
         if isinstance(e, Promote):
             return e.copy([self._parameter(a, nonneg) for a in e.args])
@@ -157,7 +159,7 @@ class _Lift:
 
     def _variable(self, e):
         """An affine expression: a new variable that equals it, if it has parameters."""
-        if not e.parameters() or not _is_affine(e):
+        if not e.parameters() or not is_affine(e):
             return e
         if id(e) not in self._variables:
             v = cp.Variable(e.shape, complex=e.is_complex())
@@ -226,7 +228,7 @@ class _Lift:
             return e.copy([a, b])
         s, o = (b, a) if a.variables() else (a, b)
         put = (lambda s, o: e.copy([o, s])) if a.variables() else (lambda s, o: e.copy([s, o]))
-        if _is_affine(o):
+        if is_affine(o):
             return put(s, self._variable(o))
         scalar = s.args[0] if isinstance(s, Promote) else s
         if not isinstance(e, multiply) or not isinstance(o, AffAtom):
@@ -249,7 +251,7 @@ class _Lift:
         """The expression with variables in place of its affine parts with parameters; what cannot be freed stays."""
         if not e.parameters():
             return e
-        if _is_affine(e):
+        if is_affine(e):
             return self._variable(e)
         if isinstance(e, MulExpression) and any(a.parameters() and not a.variables() for a in e.args):
             return e
@@ -270,12 +272,6 @@ def _flags(e, nonneg):
 
 def _same(args, old):
     return all(a is b for a, b in zip(args, old, strict=True))
-
-
-def _is_affine(e):
-    """Whether an expression is affine in its variables and parameters."""
-    with scopes.dpp_scope():
-        return e.is_affine()
 
 
 def _is_dpp(part, quad):

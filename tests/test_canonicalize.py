@@ -92,7 +92,7 @@ REFUSED = {
         cp.Minimize(cp.lambda_max(P) * cp.sum(x)),
         [x >= 0],
         [P],
-        "compute lambda_max\\(P\\) before the call",
+        "compute lambda_max\\(P\\) before",
     ),
     "not DPP in a constraint": (cp.Minimize(cp.sum(x)), [cp.lambda_max(P) * x >= 1], [P], "in the constraint"),
     "nonconvex": (cp.Minimize(cp.sqrt(x[0])), [x >= 0], [], "not DCP"),

@@ -68,6 +68,14 @@ def test_bounds_of_variables():
     np.testing.assert_allclose(layer.vjp(saved, np.ones((1, 3)), np.zeros((1, 1)))[0], [[-0.5]], atol=1e-12)
 
 
+def test_the_threshold_of_huber():
+    g, h, x = cp.Parameter(nonneg=True), cp.Parameter(nonneg=True), cp.Variable(2)
+    objective = cp.Minimize(cp.sum(cp.huber(x - 2, g * h)) + 0.1 * cp.sum_squares(x))
+    layer, (out,), saved = solved(objective, [], [g, h], [0.5, 0.2], [x])
+    np.testing.assert_allclose(out, [1, 1], atol=1e-9)  # x = 10 g h
+    np.testing.assert_allclose(layer.vjp(saved, np.array([[1.0, 0.0]])), [[[2.0]], [[5.0]]], atol=1e-8)
+
+
 def test_what_needs_no_lifting_stays_as_it_is():
     g, h, b = cp.Parameter(nonneg=True), cp.Parameter(), cp.Parameter(3)
     F, P, x = cp.Parameter((3, 3)), cp.Parameter((3, 3), PSD=True), cp.Variable(3)
