@@ -1,7 +1,7 @@
 """Looks at a CVXPY problem before it is compiled, and says what in it a layer cannot represent, and what to write instead.
 
-A layer needs the map from parameters to (P, q, A, b) to be affine: CVXPY's rules for that are called DPP. The checks here
-also cover forms that CVXPY accepts and then compiles with a parameter value baked in, silently.
+A layer needs the map from parameters to (P, q, A, b) to be affine, after lifting: CVXPY's rules for that are called DPP. The
+checks here also cover forms that CVXPY accepts and then compiles with a parameter value baked in, silently.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 import cvxpy as cp
 from cvxpy.atoms.affine.affine_atom import AffAtom
+from cvxpy.atoms.affine.promote import Promote
 from cvxpy.atoms.perspective import perspective
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.expressions.expression import Expression
@@ -129,9 +130,10 @@ def _rewrite(node, gp):
     else:
         alone = [e for e in (node, *node.args) if e.parameters() and not e.variables() and not is_affine(e)]
     if alone:
+        part = alone[-1].args[0] if isinstance(alone[-1], Promote) else alone[-1]
         return (
-            f"compute {short(alone[-1])} before the call, in the framework, which differentiates it, and pass it as one new "
-            f"parameter, cp.Parameter({alone[-1].shape})"
+            f"compute {short(part)} before the call, in the framework, which differentiates it, and pass it as one new "
+            f"parameter, cp.Parameter({part.shape})"
         )
     if isinstance(node, (cp.kron, cp.conv, cp.convolve)):
         return (
@@ -193,5 +195,8 @@ def is_affine(e):
 
 
 def short(node, width=80):
+    """An expression as text, with the names that its writer knows."""
     text = " ".join(str(node).split())
+    for cvxpys, users in (("PnormApprox(", "norm("), ("QuadForm(", "quad_form("), (" + -", " - ")):
+        text = text.replace(cvxpys, users)
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -31,7 +31,8 @@ class Interface:
     ):
         """Compile the problem.
 
-        problem: a DPP problem (a log-log convex one with gp=True). parameters: all of its cp.Parameter, in the order of
+        problem: a convex problem whose data are affine in the parameters (DPP), after lifting; or a log-log convex one, with
+        gp=True. parameters: all of its cp.Parameter, in the order of
         the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
         (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.

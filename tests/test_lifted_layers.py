@@ -131,11 +131,11 @@ def test_unpickled_layers_know_no_ids():
 
 def test_what_is_lifted_can_be_read():
     layer = cvxlayers.torch.CvxpyLayer(*ellipsoid())
-    where = "in the constraint 0.5 * QuadForm(y + -z, A) <= 1.0"
+    where = "in the constraint 0.5 * quad_form(y - z, A) <= 1.0"
     assert [repr(r) for r in layer.lifted] == [
-        f"y + -z {where} -> variable",
-        f"QuadForm(y + -z, A) {where} -> sum_squares(R @ (y + -z)), R'R = A",
-        "PnormApprox(p, 2) / 6.0 in the constraint Sum(y, None, False) <= PnormApprox(p, 2) / 6.0 -> parameter",
+        f"y - z {where} -> variable",
+        f"quad_form(y - z, A) {where} -> sum_squares(R @ (y - z)), R'R = A",
+        "norm(p, 2) / 6.0 in the constraint Sum(y, None, False) <= norm(p, 2) / 6.0 -> parameter",
     ]
 
 

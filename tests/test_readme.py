@@ -56,6 +56,15 @@ def test_frameworks():
     assert np.allclose(model.predict(np.ones((5, 2)), verbose=0).sum(1), 1, atol=1e-5)
 
 
+def test_dpp(capsys):
+    path = ROOT / "docs" / "dpp.md"
+    session = run(path)
+    assert np.allclose(session["solution"], [0.6, 0.8], atol=1e-9)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:-1] == re.findall(r"^# (.* -> .*)$", path.read_text(), re.M)
+    assert "compute lambda_max(S) before the call" in printed[-1]
+
+
 def _links():
     for path in PAGES:
         for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
