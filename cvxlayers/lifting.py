@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import cvxpy as cp
+from cvxpy.atoms.affine.add_expr import AddExpression
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.affine.binary_operators import DivExpression, MulExpression, multiply
 from cvxpy.atoms.affine.promote import Promote
@@ -231,15 +232,13 @@ class _Lift:
         if is_affine(o):
             return put(s, self._variable(o))
         scalar = s.args[0] if isinstance(s, Promote) else s
-        if not isinstance(e, multiply) or not isinstance(o, AffAtom):
-            return put(s, self._free(o))
-        if isinstance(o, multiply) and any(not f.variables() and f.parameters() for f in o.args):
+        if isinstance(e, multiply) and isinstance(o, multiply) and any(not f.variables() and f.parameters() for f in o.args):
             h, c = o.args if o.args[1].variables() else o.args[::-1]
             return multiply(self._parameter(multiply(s, h)), c)
-        if not scalar.is_scalar() or isinstance(o, DivExpression):
-            return put(s, self._free(o))
-        pushed = o.args if not isinstance(o, MulExpression) else [f for f in o.args if f.variables()]
-        return o.copy([self._scaled(scalar, f) if any(f is p for p in pushed) else f for f in o.args])
+        linear = isinstance(o, AddExpression) or (isinstance(o, AffAtom) and len(o.args) == 1)
+        if isinstance(e, multiply) and scalar.is_scalar() and (linear or isinstance(o, MulExpression)):
+            return o.copy([self._scaled(scalar, f) if linear or f.variables() else f for f in o.args])
+        return put(s, self._bound(self._free(o)))
 
     def _scaled(self, s, e):
         new = multiply(s, e)
@@ -254,11 +253,20 @@ class _Lift:
         if is_affine(e):
             return self._variable(e)
         if isinstance(e, MulExpression) and any(a.parameters() and not a.variables() for a in e.args):
-            return e
+            return e.copy([self._free(a) if a.variables() else a for a in e.args])
         if isinstance(e, cp.QuadForm) and e.args[1].parameters():
             root = self._root(e.args[0], e.args[1], e)
             return e if root is None else self._free(root)
         return e.copy([self._free(a) for a in e.args])
+
+    def _bound(self, e):
+        """A factor that has kept parameters: a new variable on the side where it is tight, as CVXPY bounds functions."""
+        if not e.parameters() or not (e.is_convex() or e.is_concave()):
+            return e
+        v = cp.Variable(e.shape)
+        self._rows.append(v >= e if e.is_convex() else v <= e)
+        self.records.append(Lifted(short(e), f"variable, {'at least' if e.is_convex() else 'at most'} this", self._where))
+        return v
 
 
 def _flags(e, nonneg):

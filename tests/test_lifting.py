@@ -74,6 +74,10 @@ def test_the_threshold_of_huber():
     layer, (out,), saved = solved(objective, [], [g, h], [0.5, 0.2], [x])
     np.testing.assert_allclose(out, [1, 1], atol=1e-9)  # x = 10 g h
     np.testing.assert_allclose(layer.vjp(saved, np.array([[1.0, 0.0]])), [[[2.0]], [[5.0]]], atol=1e-8)
+    objective = cp.Minimize(cp.sum(g * cp.huber(x - 2, h)) + 0.1 * cp.sum_squares(x))
+    layer, (out,), saved = solved(objective, [], [g, h], [0.5, 0.2], [x])
+    np.testing.assert_allclose(out, [1, 1], atol=1e-9)
+    np.testing.assert_allclose(layer.vjp(saved, np.array([[1.0, 0.0]])), [[[2.0]], [[5.0]]], atol=1e-8)
 
 
 def test_what_needs_no_lifting_stays_as_it_is():
