@@ -205,8 +205,10 @@ def _compile(problem, gp, quadratic):
             cp.error.SolverError,
             ValueError,
             TypeError,
+            AssertionError,
         ) as error:
-            raise ProblemError(f"CVXPY cannot compile the problem with free parameters: {error}") from error
+            reason = str(error) or "an assertion of its own fails"
+            raise ProblemError(f"CVXPY cannot compile the problem with free parameters: {reason}") from error
         finally:
             for p, value in zip(parameters, values, strict=True):
                 p._value = value

@@ -147,13 +147,6 @@ def _rewrite(node, gp):
             f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {short(node.args[0])}, write "
             f"cp.quad_form(v, P) in the objective, or cp.sum_squares(R @ v) with a parameter R, R'R = P, elsewhere"
         )
-    factors = [a for a in node.args if a.parameters()]
-    if len(factors) > 1 and not gp:
-        inner = next((a for a in factors if a.variables()), factors[-1])
-        return (
-            f"two parametric factors meet in it: give one of them a name, v = cp.Variable({inner.shape}) with the "
-            f"constraint v == {short(inner)}, and use v in its place"
-        )
     return "replace the parametric part by one new parameter whose value is computed before the call"
 
 

@@ -171,7 +171,7 @@ class _Lift:
 
     def _quad_form(self, e, quad):
         x, P = e.args
-        if e.args[0].is_complex() or P.is_complex() or P.variables():
+        if P.is_complex() or P.variables():
             return e
         x = self._visit(x, False)
         if not quad and P.parameters():

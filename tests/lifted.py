@@ -59,7 +59,10 @@ def rows(p):
         "5 nonneg matrix": (lo(cp.sum(cp.multiply(np.ones((3, 3)), w) @ cp.square(F @ x)) + SMALL), box),
         "5 a scalar and a maximum": (lo(g * cp.maximum(h * cp.norm(F @ x - b), cp.quad_form(x, P)) + SMALL), []),
         "5 a matrix and a product": (lo(cp.sum(cp.diag(w) @ cp.multiply(w, cp.exp(F @ x - b))) + SMALL), []),
-        "5 a scalar and a constant kron": (lo(g * cp.sum(cp.kron(np.ones((1, 2)), cp.square(F @ X - 1))) + cp.sum_squares(X - 1)), []),
+        "5 a scalar and a constant kron": (
+            lo(g * cp.sum(cp.kron(np.ones((1, 2)), cp.square(F @ X - 1))) + cp.sum_squares(X - 1)),
+            [],
+        ),
         "6 quad_form(x-b, P)": (lo(cp.quad_form(x - b, P)), [cp.sum(x) == 1, *box]),
         "6 quad_form(x-b, constant)": (lo(cp.quad_form(x - b, np.diag([1.0, 2.0, 3.0]))), [cp.sum(x) == 1, *box]),
         "7 g*quad_form(x,P)": (lo(g * cp.quad_form(x, P) + SMALL), box),

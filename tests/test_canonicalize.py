@@ -83,7 +83,15 @@ x, y, P, g, b = (
     cp.Parameter(3, name="b"),
 )
 OTHER = cp.Parameter(name="other")
+Z, H = cp.Variable(2, complex=True), cp.Parameter((2, 2), hermitian=True)
 REFUSED = {
+    "hermitian quad_form": (
+        cp.Minimize(cp.quad_form(Z, cp.psd_wrap(H)) - cp.real(Z[0])),
+        [],
+        [H],
+        "an assertion",
+    ),
+    "hermitian quad_form in a constraint": (cp.Minimize(cp.real(Z[0])), [cp.quad_form(Z, cp.psd_wrap(H)) <= 1], [H], "freezes"),
     "exponent parameter": (cp.Maximize(x[2]), [cp.PowCone3D(x[0], x[1], x[2], g), x <= 1], [], "frozen|freezes"),
     "finite set": (cp.Minimize(cp.sum_squares(x - b)), [cp.FiniteSet(x, [1.0, 2.0])], [b], "finite set"),
     "boolean": (cp.Minimize(cp.sum(cp.Variable(2, boolean=True, name="k"))), [], [], "'k' is boolean"),

@@ -174,6 +174,16 @@ def test_values_that_would_make_a_lifted_problem_nonconvex():
         ConeLayer(problem, [F], [x]).forward(np.array([[0.0, 1.0, -1.0, 0.0]]))
 
 
+def test_complex_variables():
+    P, c, v = cp.Parameter((2, 2), PSD=True), cp.Parameter(2, complex=True), cp.Variable(2, complex=True)
+    layer = ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(v)), [cp.quad_form(v - c, P) <= 1]), [P, c], [v])
+    (out,), saved = layer.forward(*flat([np.eye(2) / 4, np.array([3.0, 4j])]))
+    np.testing.assert_allclose(out[0], [3 * 0.6, 0, 0, 4 * 0.6], atol=1e-9)  # a ball of radius 2 around c, |c| = 5
+    gP, gc = layer.vjp(saved, np.array([[0.6, 0, 0, 0.8]]))
+    np.testing.assert_allclose(gc, [[0.6, 0, 0, 0.8]], atol=1e-9)
+    assert gP.sum() == pytest.approx(4 * (0.36 + 0.64), abs=1e-8)  # the radius is p^-1/2 for P = pI, its slope -4 at p = 1/4
+
+
 @pytest.mark.parametrize("solver", ["ecos", "scs", "clarabel"])
 def test_a_quadratic_form_for_solvers_that_take_none(solver):
     P, q, x = cp.Parameter((2, 2), PSD=True), cp.Parameter(2), cp.Variable(2)
