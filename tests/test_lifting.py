@@ -68,6 +68,18 @@ def test_bounds_of_variables():
     np.testing.assert_allclose(layer.vjp(saved, np.ones((1, 3)), np.zeros((1, 1)))[0], [[-0.5]], atol=1e-12)
 
 
+def test_a_variable_with_parametric_bounds_in_a_product():
+    g, b, F = cp.Parameter(nonneg=True), cp.Parameter(2), cp.Parameter((2, 2))
+    v = cp.Variable(2, bounds=[-g, g])
+    layer, (out,), saved = solved(cp.Minimize(cp.sum_squares(F @ v - b)), [], [g, b, F], [2.0, [-5.0, 1.0], np.eye(2)], [v])
+    np.testing.assert_allclose(out, [-2, 1], atol=1e-9)
+    np.testing.assert_allclose(layer.vjp(saved, np.ones((1, 2)))[0], [[-1]], atol=1e-9)
+    low, high = -g, g + cp.square(g)
+    v = cp.Variable(2, bounds=[low, high])
+    layer, (out,), _ = solved(cp.Minimize(cp.sum_squares(v - b)), [], [g, b], [1.5, [-5.0, 5.0]], [v])
+    np.testing.assert_allclose(out, [-1.5, 3.75], atol=1e-9)
+
+
 def test_the_threshold_of_huber():
     g, h, x = cp.Parameter(nonneg=True), cp.Parameter(nonneg=True), cp.Variable(2)
     objective = cp.Minimize(cp.sum(cp.huber(x - 2, g * h)) + 0.1 * cp.sum_squares(x))
