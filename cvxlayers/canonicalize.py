@@ -28,10 +28,11 @@ from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
 from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.settings import PARAM_PROB
 
-from .checks import check_problem
+from .checks import check_parametrization, check_problem
 from .duals import dual_matrix
 from .errors import ProblemError
-from .param_map import Feature, LinearTerm, ParamMap
+from .lifting import Lifted, lift
+from .param_map import LinearTerm, ParamMap
 from .parameters import DECLARED, ParameterInfo
 from .program import ConeDims, Pattern, Structure
 from .recover import Output, OutputInfo, Recovery
@@ -47,7 +48,10 @@ _SIDE_REDUCTIONS = frozenset({"EvalParams", "ApproxCone2Cone", "Valinvec2mixedin
 
 
 class Canonical(NamedTuple):
-    """A compiled problem. It holds arrays and names, no CVXPY objects: ids of unpickled CVXPY objects can clash."""
+    """A compiled problem. It holds arrays and names, no CVXPY objects: ids of unpickled CVXPY objects can clash.
+
+    features: what is known about each feature of the parameter map, parameters of the user or lifted ones.
+    """
 
     structure: Structure
     param_map: ParamMap
@@ -55,6 +59,8 @@ class Canonical(NamedTuple):
     parameters: tuple[ParameterInfo, ...]
     outputs: tuple[OutputInfo, ...]
     objective: tuple[float, bool]  # the user's objective is sign f*, or exp(sign f*)
+    features: tuple[ParameterInfo, ...]
+    lifted: tuple[Lifted, ...]
 
 
 class _Capture(CLARABEL):
@@ -107,19 +113,34 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     variables of its constraints. quadratic=False compiles a quadratic objective into cones, for solvers that take no P.
     Raises ProblemError with the offending expression. The problem, its caches and its values are left as they are.
     """
-    check_problem(problem, gp=gp, quadratic=quadratic)
+    check_problem(problem, gp=gp)
     _check_arguments(problem, parameters, outputs)
-    pp, chain, constraints = _compile(problem, gp, quadratic)
-    features, sizes, selection = _selection(parameters, pp, chain)
+    lifting = lift(problem, parameters, gp=gp, quadratic=quadratic)
+    check_parametrization(lifting.problem, gp=gp, quadratic=quadratic)
+    pp, chain = _compile(lifting.problem, gp, quadratic)
+    features, sizes, selection = _selection(lifting.parameters, pp, chain)
     rows = _Rows(pp.constraints)
     structure, matrices = _tensors(pp, rows, selection)
-    logs = {f.parameter for f in features if f.log}
+    steps = lifting.steps
+    nodes = [lifting.nodes[i] for i, _ in features]
+    nodes = [steps.unary("log", n) if log else n for n, (_, log) in zip(nodes, features, strict=True)]
+    param_map = ParamMap.from_matrices(steps.finish(nodes), sizes, matrices)
+    logs = {i for i, log in features if log}
     infos = tuple(_parameter_info(i, p, i in logs) for i, p in enumerate(parameters))
-    param_map = ParamMap.from_matrices([p.size for p in infos], features, sizes, matrices)
-    recovery = Recovery([_output(o, pp, chain, rows, constraints, gp) for o in outputs])
-    named = tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs)
-    sign = -1.0 if isinstance(problem.objective, cp.Maximize) else 1.0
-    return Canonical(structure, param_map, recovery, infos, named, (sign, gp))
+    known = {p.id: info for p, info in zip(parameters, infos, strict=True)}
+    known |= {p.id: _parameter_info(None, p, False) for p in lifting.parameters if p.id not in known}
+    solved = [lifting.replaced.get(o.id, o) for o in outputs]
+    recovery = Recovery([_output(o, pp, chain, rows, problem.constraints, gp) for o in solved])
+    return Canonical(
+        structure,
+        param_map,
+        recovery,
+        infos,
+        tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs),
+        (-1.0 if isinstance(problem.objective, cp.Maximize) else 1.0, gp),
+        tuple(known[lifting.parameters[i].id] for i, _ in features),
+        lifting.records,
+    )
 
 
 def _parameter_info(position, p, log):
@@ -158,21 +179,19 @@ def _check_arguments(problem, parameters, outputs):
 
 
 def _compile(problem, gp, quadratic):
-    constraints = list({c.id: c for c in problem.constraints}.values())  # one object listed twice would give its rows twice
-    wrapper = cp.Problem(problem.objective, constraints)  # CVXPY caches on the Problem: the user's stays clean
-    parameters = wrapper.parameters()
+    parameters = problem.parameters()
     with _LOCK:
         values = [p._value for p in parameters]
         try:
             for p in parameters:
                 p._value = None
-            chain = resolve_and_build_chain(wrapper, solver=_Capture(quadratic), gp=gp, enforce_dpp=True, canon_backend="COO")
+            chain = resolve_and_build_chain(problem, solver=_Capture(quadratic), gp=gp, enforce_dpp=True, canon_backend="COO")
             chain.reductions = [
                 _SplitStuffing(r.quad_obj, r.canon_backend) if type(r) is ConeMatrixStuffing else r for r in chain.reductions
             ]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY expression")  # CVXPY's own reading
-                data, _ = chain.apply(wrapper)
+                data, _ = chain.apply(problem)
         except (
             cp.error.DPPError,
             cp.error.DCPError,
@@ -180,8 +199,10 @@ def _compile(problem, gp, quadratic):
             cp.error.SolverError,
             ValueError,
             TypeError,
+            AssertionError,
         ) as error:
-            raise ProblemError(f"CVXPY cannot compile the problem with free parameters: {error}") from error
+            reason = str(error) or "an assertion of its own fails"
+            raise ProblemError(f"CVXPY cannot compile the problem with free parameters: {reason}") from error
         finally:
             for p, value in zip(parameters, values, strict=True):
                 p._value = value
@@ -199,7 +220,7 @@ def _compile(problem, gp, quadratic):
     for p in parameters:
         if p.size and p.id not in reached and not reached.intersection(images.get(p.id, ())):
             raise ProblemError(f"CVXPY dropped the parameter {p.name()!r} while compiling: the solution would not depend on it")
-    return pp, chain, constraints
+    return pp, chain
 
 
 class _Rows:
@@ -265,7 +286,8 @@ def _on_pattern(i, j, col, value, shape, columns, selection):
 
 
 def _selection(parameters, pp, chain):
-    """Features of the user's parameters, their sizes, and E with [CVXPY's flat parameters; 1] = E [features; 1].
+    """Features (position of a parameter, whether it is its logarithm), their sizes, and E with [CVXPY's flat parameters; 1] =
+    E [features; 1].
 
     Every entry of the user's tensors gets a number; CVXPY's own parameter hooks carry the numbers through its reductions,
     and what arrives tells the position. A complex entry counts as two, the real part and the imaginary part. Of a symmetric
@@ -282,7 +304,7 @@ def _selection(parameters, pp, chain):
         if _mirrored(p):
             twin = number.swapaxes(p.ndim - 2, p.ndim - 1) * (np.array([1, -1]) if p.is_complex() else 1)
         twins.append(twin.ravel())
-        features.append(Feature(position, log))
+        features.append((position, log))
         sizes.append(number.size)
         total += number.size
         number = number.astype(np.float64)

@@ -1,7 +1,7 @@
 """Looks at a CVXPY problem before it is compiled, and says what in it a layer cannot represent, and what to write instead.
 
-A layer needs the map from parameters to (P, q, A, b) to be affine: CVXPY's rules for that are called DPP. The checks here
-also cover forms that CVXPY accepts and then compiles with a parameter value baked in, silently.
+A layer needs the map from parameters to (P, q, A, b) to be affine, after lifting: CVXPY's rules for that are called DPP. The
+checks here also cover forms that CVXPY accepts and then compiles with a parameter value baked in, silently.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from contextlib import nullcontext
 
 import cvxpy as cp
 from cvxpy.atoms.affine.affine_atom import AffAtom
+from cvxpy.atoms.affine.promote import Promote
+from cvxpy.atoms.perspective import perspective
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.expressions.expression import Expression
 from cvxpy.expressions.leaf import Leaf
@@ -21,8 +23,8 @@ from cvxpy.utilities import scopes
 from .errors import ProblemError
 
 
-def check_problem(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
-    """Raise ProblemError if `problem` has no layer. quadratic: whether P may depend on parameters (`quad_form(x, P)`)."""
+def check_problem(problem: cp.Problem, *, gp: bool) -> None:
+    """Raise ProblemError if `problem` has no layer, whatever is lifted."""
     if not isinstance(problem, cp.Problem):
         raise ProblemError(f"the first argument is {type(problem).__name__}; expected a cvxpy.Problem")
     if not problem.variables():
@@ -31,7 +33,17 @@ def check_problem(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
     _check_integers(problem)
     _check_curvature(problem, gp)
     _check_hidden_parameters(problem)
+
+
+def check_parametrization(problem: cp.Problem, *, gp: bool, quadratic: bool) -> None:
+    """Raise ProblemError if the data of `problem`, after lifting, are not affine in the parameters, or a value is baked in.
+
+    quadratic: whether P may depend on parameters (`quad_form(x, P)`).
+    """
     _check_baked_quad_forms(problem)
+    for node in _nodes(problem):
+        if isinstance(node, cp.huber) and not is_affine(node.M):  # CVXPY calls it DPP, and fails in an assertion
+            raise ProblemError(f"the problem is not DPP: {short(node)} has an M that is not affine; {_rewrite(node.M, gp)}")
     _check_dpp(problem, gp, quadratic)
 
 
@@ -59,7 +71,7 @@ def _check_integers(problem):
                 )
     for c in problem.constraints:
         if isinstance(c, cp.constraints.FiniteSet):
-            raise ProblemError(f"constraint {_short(c)}: a finite set is a mixed-integer constraint; relax it to an interval")
+            raise ProblemError(f"constraint {short(c)}: a finite set is a mixed-integer constraint; relax it to an interval")
 
 
 def _check_curvature(problem, gp):
@@ -68,7 +80,7 @@ def _check_curvature(problem, gp):
     rule = "DGP (log-log convex)" if gp else "DCP (convex)"
     hint = "; it is log-log convex: pass gp=True" if not gp and problem.is_dgp() else ""
     for where, node in _offenders(problem, lambda e: e.is_dgp() if gp else e.is_dcp()):
-        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {_short(node)} breaks the rules{hint}")
+        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {short(node)} breaks the rules{hint}")
     raise ProblemError(f"the problem is not {rule}{hint}")
 
 
@@ -78,7 +90,7 @@ def _check_hidden_parameters(problem):
         for datum in (node.get_data() or []) if not isinstance(node, Leaf) else []:
             if isinstance(datum, Expression) and {p.id for p in datum.parameters()} - known:
                 raise ProblemError(
-                    f"{_short(node)} takes the parameter {_short(datum)} as an exponent, which CVXPY freezes at its "
+                    f"{short(node)} takes the parameter {short(datum)} as an exponent, which CVXPY freezes at its "
                     f"current value; only constants can stand there"
                 )
 
@@ -87,9 +99,9 @@ def _check_baked_quad_forms(problem):
     def walk(node, affine_above):
         if isinstance(node, QuadForm) and node.args[1].parameters() and not affine_above:
             raise ProblemError(
-                f"{_short(node)} stands inside of a constraint or of a nonlinear function, where CVXPY freezes the value of "
-                f"{_short(node.args[1])}; write it as cp.sum_squares(R @ {_short(node.args[0])}) with a parameter R, R'R = "
-                f"{_short(node.args[1])}, or move it to the objective"
+                f"{short(node)} stands inside of a constraint or of a nonlinear function, where CVXPY freezes the value of "
+                f"{short(node.args[1])}; write it as cp.sum_squares(R @ {short(node.args[0])}) with a parameter R, R'R = "
+                f"{short(node.args[1])}, or move it to the objective"
             )
         for arg in node.args:
             walk(arg, affine_above and isinstance(node, (AffAtom, Objective)))
@@ -103,34 +115,37 @@ def _check_dpp(problem, gp, quadratic):
     form = "dgp" if gp else "dcp"
     if problem.is_dpp(form, quad_form_dpp="qp" if quadratic and not gp else None):
         return
-    if not quadratic and problem.is_dpp(form, quad_form_dpp="qp"):
-        raise ProblemError(
-            "the objective has a quad_form with a parametric matrix, and the chosen solver or derivative takes no "
-            "quadratic objective; choose the solver moreau, clarabel or scs, and derivative='implicit'"
-        )
     passes = (lambda e: e.is_dgp(dpp=True)) if gp else (lambda e: e.is_dcp(dpp=True))
     for where, node in _offenders(problem, passes, quadratic and not gp):
         raise ProblemError(
-            f"the problem is not DPP: in {where}, the expression {_short(node)} is not affine in the "
+            f"the problem is not DPP: in {where}, the expression {short(node)} is not affine in the "
             f"parameters; {_rewrite(node, gp)}"
         )
     raise ProblemError("the problem is not DPP: its coefficients are not affine in the parameters")
 
 
 def _rewrite(node, gp):
-    if not node.variables():
-        return f"compute its value before the call and pass it as one new parameter, cp.Parameter({node.shape})"
+    if gp:
+        alone = [node] if not node.variables() else []
+    else:
+        alone = [e for e in (node, *node.args) if e.parameters() and not e.variables() and not is_affine(e)]
+    if alone:
+        part = alone[-1].args[0] if isinstance(alone[-1], Promote) else alone[-1]
+        return (
+            f"compute {short(part)} before the call, in the framework, which differentiates it, and pass it as one new "
+            f"parameter, cp.Parameter({part.shape})"
+        )
+    if isinstance(node, (cp.kron, cp.conv, cp.convolve)):
+        return (
+            f"CVXPY takes no parameters in it; write it as cp.reshape(K @ cp.vec(v, order='F'), {node.shape}, order='F') "
+            f"with v the argument that holds variables and K = cp.Parameter(({node.size}, v.size)), computed before the call"
+        )
+    if isinstance(node, perspective):
+        return "CVXPY takes no parameters in it; write the function out, for example with cp.quad_over_lin or cp.rel_entr"
     if isinstance(node, QuadForm):
         return (
-            f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {_short(node.args[0])}, write "
+            f"with v = cp.Variable({node.args[0].shape}) and the constraint v == {short(node.args[0])}, write "
             f"cp.quad_form(v, P) in the objective, or cp.sum_squares(R @ v) with a parameter R, R'R = P, elsewhere"
-        )
-    factors = [a for a in node.args if a.parameters()]
-    if len(factors) > 1 and not gp:
-        inner = next((a for a in factors if a.variables()), factors[-1])
-        return (
-            f"two parametric factors meet in it: give one of them a name, v = cp.Variable({inner.shape}) with the "
-            f"constraint v == {_short(inner)}, and use v in its place"
         )
     return "replace the parametric part by one new parameter whose value is computed before the call"
 
@@ -150,7 +165,7 @@ def _offenders(problem, passes, quad_form_scope=False) -> Iterator[tuple[str, ob
     with scopes.quad_form_dpp_scope() if quad_form_scope else nullcontext():
         yield from (("the objective", node) for node in walk(problem.objective))
     for c in problem.constraints:
-        yield from ((f"the constraint {_short(c)}", node) for node in walk(c))
+        yield from ((f"the constraint {short(c)}", node) for node in walk(c))
     for v in problem.variables():
         for bound in v.attributes["bounds"] or ():
             if isinstance(bound, Expression):
@@ -166,6 +181,15 @@ def _nodes(problem):
             stack.extend(node.args)
 
 
-def _short(node, width=80):
+def is_affine(e):
+    """Whether an expression is affine in its variables and parameters."""
+    with scopes.dpp_scope():
+        return e.is_affine()
+
+
+def short(node, width=80):
+    """An expression as text, with the names that its writer knows."""
     text = " ".join(str(node).split())
+    for cvxpys, users in (("PnormApprox(", "norm("), ("QuadForm(", "quad_form("), (" + -", " - ")):
+        text = text.replace(cvxpys, users)
     return text if len(text) <= width else text[: width - 3] + "..."

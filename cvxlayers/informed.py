@@ -96,7 +96,7 @@ class InformedLayer(DiffMap):
         tangents = tangents[: self.count]
         point, x, y, value = self._point(saved)
         own = self.layer.jvp(saved[:-1], *tangents)
-        slope = self._objective.jvp(x, y, value, self.layer.param_map.jvp(point.theta, tangents))
+        slope = self._objective.jvp(x, y, value, self._moved(point, tangents))
         return (*own, *point.masked((slope,)), *self._zeros(own))
 
     def vjp(self, saved, *cotangents):
@@ -104,42 +104,42 @@ class InformedLayer(DiffMap):
         k = len(self.layer.out_sizes)
         point, x, y, value = self._point(saved)
         own, (g,) = cotangents[:k], point.masked(cotangents[k : k + 1])
-        grads = self.layer.vjp(saved[:-1], *own) if any(c.any() for c in own) else self._none(x)
-        return self._with_warm(self._plus(grads, self.layer.param_map.vjp(point.theta, self._objective.vjp(x, y, value, g))))
+        grads = self._pulled(point, self.layer.param_map.vjp(point.theta, self._objective.vjp(x, y, value, g)), g)
+        if any(c.any() for c in own):
+            grads = _sum(grads, self.layer.vjp(saved[:-1], *own))
+        return self._with_warm(grads)
 
     def jvp2(self, saved, s, t):
         """Second derivatives of the outputs along s and t."""
-        s, t = s[: self.count], t[: self.count]
+        s, t, maps = s[: self.count], t[: self.count], self.layer.param_map
         point, x, y, value = self._point(saved)
         own = self.layer.jvp2(saved[:-1], s, t)
-        ds, dt = (self.layer.param_map.jvp(point.theta, d) for d in (s, t))
-        bent = self.layer.param_map.jvp2(point.theta, s, t) if self.layer.param_map.has_logs else None
-        moved = self.layer._along(point, ds)
-        return (*own, *point.masked((self._objective.jvp2(x, y, value, ds, dt, moved, bent),)), *self._zeros(own))
+        ds, dt = (self._moved(point, d) for d in (s, t))
+        bent = point.masked(maps.jvp2(point.theta, s, t)) if maps.curved else None
+        slope = self._objective.jvp2(x, y, value, ds, dt, self.layer._along(point, ds), bent)
+        return (*own, *point.masked((slope,)), *self._zeros(own))
 
     def vjp2(self, saved, t, c):
         """The gradient of <c, jvp(t)> in the parameters."""
-        t, k = t[: self.count], len(self.layer.out_sizes)
-        maps = self.layer.param_map
+        t, k, maps = t[: self.count], len(self.layer.out_sizes), self.layer.param_map
         point, x, y, value = self._point(saved)
         own, (g,) = c[:k], point.masked(c[k : k + 1])
         grads = self.layer.vjp2(saved[:-1], t, own)
-        dt = maps.jvp(point.theta, t)
         if g.any():
-            (gx, gy), blocks, weights = self._objective.vjp2(x, y, value, dt, g)
-            back = self.layer._back(point, gx, gy)
-            more = maps.vjp(point.theta, (*(a + b for a, b in zip(back, blocks[:4], strict=True)), blocks[4]))
-            grads = self._plus(grads, point.masked([np.zeros(1) if m is None else m for m in more]))
-            if maps.has_logs:
-                grads = self._plus(grads, maps.vjp2(point.theta, t, weights))
+            (gx, gy), blocks, weights = self._objective.vjp2(x, y, value, self._moved(point, t), g)
+            back = [a + b for a, b in zip(self.layer._back(point, gx, gy), blocks[:4], strict=True)]
+            grads = _sum(grads, self._pulled(point, maps.vjp(point.theta, (*back, blocks[4])), gx))
+            if maps.curved:
+                grads = _sum(grads, self._pulled(point, maps.vjp2(point.theta, t, weights), gx))
         return self._with_warm(grads)
 
-    @staticmethod
-    def _plus(first, second):
-        return tuple(a if b is None else a + b for a, b in zip(first, second, strict=True))
+    def _moved(self, point, tangents):
+        """Tangents of the five blocks."""
+        return point.masked(self.layer.param_map.jvp(point.theta, tangents))
 
-    def _none(self, x):
-        return tuple(np.zeros((*x.shape[:-1], k)) for k in self.layer.in_sizes)
+    def _pulled(self, point, grads, like):
+        """Cotangents of the parameters, without None and without those of bad items."""
+        return point.masked(self.layer._filled(grads, like.shape[:-1]))
 
     def _with_warm(self, grads):
         lead = (1,) * (grads[0].ndim - 1) if grads else ()
@@ -203,6 +203,10 @@ class Objective(NamedTuple):
         r1, r2 = self._residual(x, y, t)
         bend = g * second * self._slope(x, y, t)
         return (g * first * r1, g * first * r2), self._blocks(x, y, bend), self._blocks(x, y, g * first)
+
+
+def _sum(first, second):
+    return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 def _dot(a, b):

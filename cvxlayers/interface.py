@@ -36,7 +36,8 @@ class Interface:
     ):
         """Compile the problem.
 
-        problem: a DPP problem (a log-log convex one with gp=True). parameters: all of its cp.Parameter, in the order of
+        problem: a convex problem whose data are affine in the parameters (DPP), after lifting; or a log-log convex one, with
+        gp=True. parameters: all of its cp.Parameter, in the order of
         the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
         (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
@@ -74,6 +75,11 @@ class Interface:
         outputs = tuple(results[:count])
         return (outputs, assemble(results[count:], cast)) if return_info else outputs
 
+    @property
+    def lifted(self):
+        """What the layer has rewritten so that its data are affine in the parameters; see `lifting.Lifted`."""
+        return self._handle.map.lifted
+
     def _summary(self):
         m = self._handle.map
         inputs = ", ".join(f"{p.name}{list(p.shape)}" for p in m.parameters)
@@ -94,7 +100,8 @@ class Interface:
             "derivative": str(m.derivative),
             "on error": m.on_error,
         }
-        return "\n".join(["CvxpyLayer", *(f"  {name:<11} {value}" for name, value in rows.items())])
+        lines = [f"  {name:<11} {value}" for name, value in rows.items()]
+        return "\n".join(["CvxpyLayer", *lines, *(f"  lifted      {record}" for record in m.lifted)])
 
 
 def _one_of(name, **spellings):

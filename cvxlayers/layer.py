@@ -59,6 +59,7 @@ class ConeLayer(DiffMap):
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
+        self.features, self.lifted = compiled.features, compiled.lifted
         self.solver, self.solver_args, self.verbose = solver, solver_args or {}, verbose
         self.solvers = ladder(self.structure, solver, self.solver_args)
         self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
@@ -86,11 +87,12 @@ class ConeLayer(DiffMap):
     def fingerprint(self) -> str:
         """A digest of the compiled problem, the solvers with their options, and the derivative; names do not count."""
         S, maps = self.structure, self.param_map
-        facts: list = [S.n, S.cones, maps.sizes, maps.features, str(self.derivative), self.on_error]
-        facts += [(p.shape, p.complex, p.declared, p.log) for p in self.parameters]
+        words, formula_arrays = maps.formulas.facts()
+        facts: list = [S.n, S.cones, *words, str(self.derivative), self.on_error]
+        facts += [(p.shape, p.complex, p.declared, p.log) for p in (*self.parameters, *self.features)]
         facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]
         facts += [(solver.name, sorted(solver.settings.items())) for solver in self.solvers]
-        arrays = [S.P.rows, S.P.cols, S.A.rows, S.A.cols]
+        arrays = [S.P.rows, S.P.cols, S.A.rows, S.A.cols, *formula_arrays]
         for block in maps.blocks:
             arrays.append(block.constant)
             for f, term in block.terms:
@@ -107,23 +109,21 @@ class ConeLayer(DiffMap):
     def _describe_saved(self):
         S, D = self.structure, self.derivative
         everything = tuple(range(len(self.in_sizes)))
-        reach = {
-            name: tuple(sorted({self.param_map.features[f].parameter for f, _ in block.terms}))
-            for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)
-        }
-        sizes = {name: block.constant.size for name, block in zip(BLOCKS, self.param_map.blocks, strict=True)}
-        data = [Saved(sizes[name], reach[name]) for name in D.needs]
+        blocks = dict(zip(BLOCKS, self.param_map.blocks, strict=True))
+        data = [Saved(blocks[name].constant.size, self.param_map.reach(blocks[name])) for name in D.needs]
         solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra, 2)]
-        logs = [Saved(size, (i,)) for i, size in enumerate(self.in_sizes)] if self.param_map.has_logs else []
+        theta = [Saved(self.in_sizes[i], (i,)) for i in self.param_map.formulas.kept]
         mask = [Saved(1, everything)] if self.on_error == "nan" else []
-        return (*data, *solution, *logs, *mask)
+        return (*data, *solution, *theta, *mask)
 
     def _point(self, saved):
         k = len(self.derivative.needs)
         end = k + 3 + len(self.derivative.extra)
         unit = saved[end]
         data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
-        theta = saved[end + 1 : end + 1 + len(self.in_sizes)] if self.param_map.has_logs else None
+        theta: list = [None] * len(self.in_sizes)
+        for place, i in enumerate(self.param_map.formulas.kept):
+            theta[i] = saved[end + 1 + place]
         good = saved[-1] > 0 if self.on_error == "nan" else None
         x, _, y = saved[k : k + 3]
         return _Point((*data, *saved[k:end]), x * unit[..., :1], y * unit[..., 1:], unit, theta, good)
@@ -137,7 +137,9 @@ class ConeLayer(DiffMap):
         """What `forward` returns, and how it came about. start: x, y, s of a warm start, (..., n), (..., m), (..., m)."""
         bad = [np.zeros(a.shape[:-1], bool) for a in theta] if self.on_error == "nan" else [None] * len(theta)
         theta = tuple(info.check(value, b) for info, value, b in zip(self.parameters, theta, bad, strict=True))
-        blocks = self.param_map.apply(theta)
+        phi, more = self._features(theta)
+        bad += more
+        blocks = self.param_map.blocks_of(phi)
         bad.append(self._check_curvature(blocks[0]))
         marked = [b for b in bad if b is not None and b.any()]
         mask = (functools.reduce(np.logical_or, marked)[..., None],) if marked else ()
@@ -160,7 +162,7 @@ class ConeLayer(DiffMap):
         extras = self.derivative.extras(point, data, unit)
         state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
         saved += [a.reshape(lead + a.shape[1:]) for a in state]
-        saved += theta if self.param_map.has_logs else ()
+        saved += [theta[i] for i in self.param_map.formulas.kept]
         outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
         if self.on_error == "nan":
             saved.append(np.where(good, 1.0, 0.0).reshape(*lead, 1))
@@ -168,17 +170,26 @@ class ConeLayer(DiffMap):
         outputs = tuple(o.reshape(lead + o.shape[1:]) for o in outputs)
         return Evaluation(outputs, tuple(saved), blocks, lead, unit, data, solved)
 
+    def _features(self, theta):
+        """The features of the parameter map, checked where formulas give them; with on_error="nan" the masks of bad items."""
+        phi, masks = self.param_map.formulas.apply(theta), []
+        for k, info in enumerate(self.features):
+            if info.position is None:
+                masks.append(np.zeros(phi[k].shape[:-1], bool) if self.on_error == "nan" else None)
+                phi[k] = info.check(phi[k], masks[-1])
+        return phi, masks
+
     def _check_curvature(self, P):
         """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap).
 
         With on_error="nan" return the mask of the items where it is not.
         """
         terms = self.param_map.blocks[0].terms
-        if all(self.parameters[self.param_map.features[f].parameter].declared for f, _ in terms):
+        if all(self.features[f].declared for f, _ in terms):
             return None
         bad = definite_violation(self.structure.P.dense(P)) > 0
         if bad.any() and self.on_error == "raise":
-            names = ", ".join(repr(self.parameters[self.param_map.features[f].parameter].name) for f, _ in terms)
+            names = ", ".join(repr(self.features[f].name) for f, _ in terms)
             raise ProblemError(
                 f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
                 f"{listed(np.flatnonzero(bad).tolist())}: its matrix has negative eigenvalues"
@@ -196,15 +207,15 @@ class ConeLayer(DiffMap):
         point = self._point(saved)
         gx, gy = self.recovery.vjp(point.x, point.masked(cotangents))
         grads = self.param_map.vjp(point.theta, (*self._back(point, gx, gy), None))
-        return self._filled(grads, gx.shape[:-1])
+        return point.masked(self._filled(grads, gx.shape[:-1]))
 
     def jvp2(self, saved, s, t):
         """Second derivatives of the outputs along s and t: the chain rule for recovery after solution after parameters."""
         point = self._point(saved)
-        ds, dt = (self.param_map.jvp(point.theta, d) for d in (s, t))
+        ds, dt = (point.masked(self.param_map.jvp(point.theta, d)) for d in (s, t))
         dx, dy = point.outside(*self.derivative.jvp2(point.saved, point.inside(ds), point.inside(dt)))
-        if self.param_map.has_logs:
-            bent = self._along(point, self.param_map.jvp2(point.theta, s, t))
+        if self.param_map.curved:
+            bent = self._along(point, point.masked(self.param_map.jvp2(point.theta, s, t)))
             dx, dy = dx + bent[0], dy + bent[1]
         values = self.recovery.jvp(point.x, dx, dy)
         if self.recovery.has_exps:
@@ -217,13 +228,13 @@ class ConeLayer(DiffMap):
         point = self._point(saved)
         c = point.masked(c)
         gx, gy = self.recovery.vjp(point.x, c)
-        dt = self.param_map.jvp(point.theta, t)
+        dt = point.masked(self.param_map.jvp(point.theta, t))
         blocks = point.inside(self.derivative.vjp2(point.saved, point.inside(dt), *point.outside(gx, gy)))
         if self.recovery.has_exps:
             bent = self._back(point, self.recovery.vjp2(point.x, self._along(point, dt)[0], c), None)
             blocks = [g + h for g, h in zip(blocks, bent, strict=True)]
         grads = self.param_map.vjp(point.theta, (*blocks, None))
-        if self.param_map.has_logs:
+        if self.param_map.curved:
             more = self.param_map.vjp2(point.theta, t, (*self._back(point, gx, gy), None))
             grads = [g if h is None else g + h for g, h in zip(grads, more, strict=True)]
         return point.masked(self._filled(grads, blocks[1].shape[:-1]))
@@ -254,8 +265,8 @@ class Evaluation(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """What forward has saved: for the derivative, with the data in the item's units; x and y; the units; theta or None;
-    which items are good, or None for all of them.
+    """What forward has saved: for the derivative, with the data in the item's units; x and y; the units; theta; which
+    items are good, or None for all of them. theta holds what formulas look at.
 
     The solution in its units is a function of the data in their units. Both changes of units are diagonal, so that each
     is its own adjoint.
@@ -265,7 +276,7 @@ class _Point(NamedTuple):
     x: np.ndarray
     y: np.ndarray
     unit: np.ndarray
-    theta: tuple | None
+    theta: list
     good: np.ndarray | None
 
     def masked(self, arrays):

@@ -1,7 +1,8 @@
 """The affine map from parameters to conic data: theta -> (P, q, A, b, d), with its derivative and its adjoint.
 
-    block = constant + sum over features f of  M_f phi_f(theta),      phi_f = theta_i, or log theta_i in geometric programs
+    block = constant + sum over features f of  M_f phi_f(theta)
 
+phi_f is a parameter theta_i or a formula of parameters (`formulas.py`): log theta_i in geometric programs, or what was lifted.
 theta is a tuple of arrays (..., size), one for each parameter, flattened in C order; blocks are (..., rows). A block's
 leading dimensions are those of the parameters that it depends on, so data that are the same for the whole batch are
 never copied. d is the constant of the objective.
@@ -52,13 +53,6 @@ def _columns(matrix, x):
     return (matrix @ x.reshape(-1, x.shape[-1]).T).T.reshape(x.shape[:-1] + (-1,))
 
 
-class Feature(NamedTuple):
-    """phi: a parameter, given by its position, or its logarithm."""
-
-    parameter: int
-    log: bool
-
-
 class Block(NamedTuple):
     """One block: constant (rows,) and its terms, (feature number, LinearTerm)."""
 
@@ -67,16 +61,16 @@ class Block(NamedTuple):
 
 
 class ParamMap:
-    """theta -> (P, q, A, b, d). `sizes` are the flat sizes of the parameters."""
+    """theta -> (P, q, A, b, d): `formulas` (see there) give the features phi, `blocks` are affine in them."""
 
-    def __init__(self, sizes, features, blocks):
-        self.sizes = tuple(sizes)
-        self.features = tuple(features)
+    def __init__(self, formulas, blocks):
+        self.formulas = formulas
+        self.sizes = formulas.sizes
         self.blocks = tuple(blocks)
-        self.has_logs = any(f.log for f in self.features)
+        self.curved = bool(formulas.steps)  # else phi are parameters, and no derivative looks at theta
 
     @classmethod
-    def from_matrices(cls, sizes, features, feature_sizes, matrices):
+    def from_matrices(cls, formulas, feature_sizes, matrices):
         """matrices: for each of P, q, A, b, d a sparse matrix whose columns are all features in turn, then 1."""
         edges = np.concatenate([[0], np.cumsum(feature_sizes)]).astype(np.int64)
         blocks = []
@@ -85,42 +79,46 @@ class ParamMap:
             constant = matrix[:, [edges[-1]]].toarray().ravel()
             terms = [(f, LinearTerm(matrix[:, edges[f] : edges[f + 1]])) for f in range(len(feature_sizes))]
             blocks.append(Block(constant, tuple((f, t) for f, t in terms if t.values.size)))
-        return cls(sizes, features, blocks)
+        return cls(formulas, blocks)
+
+    def reach(self, block):
+        """The parameters that a block depends on."""
+        return tuple(sorted({i for f, _ in block.terms for i in self.formulas.reach[f]}))
 
     def apply(self, theta):
         """theta -> the five blocks."""
-        phi = [np.log(theta[f.parameter]) if f.log else theta[f.parameter] for f in self.features]
+        return self.blocks_of(self.formulas.apply(theta))
+
+    def blocks_of(self, phi):
+        """phi -> the five blocks."""
         return self._linear(phi, constant=True)
 
     def jvp(self, theta, tangents):
-        """Tangents of the five blocks. Only the logarithms of a geometric program look at theta."""
-        dphi = [tangents[f.parameter] / theta[f.parameter] if f.log else tangents[f.parameter] for f in self.features]
-        return self._linear(dphi, constant=False)
+        """Tangents of the five blocks. Only formulas look at theta."""
+        return self._linear(self.formulas.jvp(theta, tangents), constant=False)
 
     def vjp(self, theta, cotangents):
         """Cotangents of the parameters, one for each; None where no given block depends on it.
 
         cotangents: one for each block, None for zero.
         """
-        return self._adjoint(cotangents, lambda g, i, log: g / theta[i] if log else g)
+        return self.formulas.vjp(theta, self._adjoint(cotangents))
 
     def jvp2(self, theta, s, t):
-        """Second derivatives of the five blocks along s and t, in geometric programs."""
-        d2phi = [-s[i] * t[i] / theta[i] ** 2 if log else np.zeros_like(theta[i]) for i, log in self.features]
-        return self._linear(d2phi, constant=False)
+        """Second derivatives of the five blocks along s and t."""
+        return self._linear(self.formulas.jvp2(theta, s, t), constant=False)
 
     def vjp2(self, theta, t, cotangents):
-        """The gradient of <cotangents, jvp(theta, t)> in theta, in geometric programs; None as in `vjp`."""
-        return self._adjoint(cotangents, lambda g, i, log: -g * t[i] / theta[i] ** 2 if log else 0 * g)
+        """The gradient of <cotangents, jvp(theta, t)> in theta; None as in `vjp`."""
+        return self.formulas.vjp2(theta, t, self._adjoint(cotangents))
 
-    def _adjoint(self, cotangents, through_feature):
-        """The sums over blocks of M_f' g, each passed on by through_feature(g, parameter, log)."""
-        grads = [None] * len(self.sizes)
+    def _adjoint(self, cotangents):
+        """The sums over blocks of M_f' g."""
+        grads: list = [None] * len(self.formulas.outputs)
         for (_, terms), g in zip(self.blocks, cotangents, strict=True):
             for f, term in terms if g is not None else ():
-                i, log = self.features[f]
-                part = through_feature(term.adjoint(g), i, log)
-                grads[i] = part if grads[i] is None else grads[i] + part
+                part = term.adjoint(g)
+                grads[f] = part if grads[f] is None else grads[f] + part
         return grads
 
     def _linear(self, phi, constant):

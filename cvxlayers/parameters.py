@@ -15,12 +15,12 @@ DECLARED = (*_SIGNS, "PSD", "NSD")
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """name, position among the arguments and shape of a parameter; whether it is complex (stored as pairs of real numbers
-    in the last axis); the declared attributes that its values must obey, of `DECLARED`; whether its logarithm is taken
-    (base parameters of geometric programs)."""
+    """name, position among the arguments (None if the layer computes it from others) and shape of a parameter; whether it
+    is complex (stored as pairs of real numbers in the last axis); the declared attributes that its values must obey, of
+    `DECLARED`; whether its logarithm is taken (base parameters of geometric programs)."""
 
     name: str
-    position: int
+    position: int | None
     shape: tuple[int, ...]
     complex: bool = False
     declared: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class ParameterInfo:
         """
         finite = np.isfinite(value)
         if not finite.all():
-            value = self._reject(value, ~finite.all(-1), "has a value that is NaN or infinite", bad)
+            value = self._reject(value, ~finite.all(-1), "has a value that is NaN or infinite" + self._domain(), bad)
         if self.log and not (value > 0).all():
             what = "has a value that is not positive; geometric programs take its logarithm"
             value = self._reject(value, ~(value > 0).all(-1), what, bad)
@@ -54,7 +54,7 @@ class ParameterInfo:
             far = wrong.max(-1, initial=0) > 1e-12 + _rounding(value) * np.abs(value).max(-1, initial=0)
             if far.any():
                 word = "nonnegative" if _SIGNS[attribute] > 0 else "nonpositive"
-                what = f"is declared {attribute}=True and has a value that is not {word}; the problem would not be convex"
+                what = f"{self._declared(attribute)} and has a value that is not {word}; the problem would not be convex"
                 value = self._reject(value, far, what, bad)
             value = np.where(wrong > 0, 0.0, value)  # -1e-18 is enough to make a problem unbounded
         return value
@@ -70,16 +70,23 @@ class ParameterInfo:
             return value
         word = "positive" if attribute == "PSD" else "negative"
         what = (
-            f"is declared {attribute}=True and has a value that is not {word} semidefinite (an eigenvalue of the wrong "
+            f"{self._declared(attribute)} and has a value that is not {word} semidefinite (an eigenvalue of the wrong "
             f"sign, {worst.max():.3g} in magnitude); the problem would not be convex"
         )
         return self._reject(value, (worst > 0).reshape(*value.shape[:-1], -1).any(-1), what, bad)
+
+    def _declared(self, attribute):
+        return f"is declared {attribute}=True" if self.position is not None else f"counts as {attribute}"
+
+    def _domain(self):
+        return "" if self.position is not None else ", since its parameters are outside of its domain"
 
     def _reject(self, value, items, what, bad):
         """Raise, or mark the items in `bad` and give them a value that obeys every attribute."""
         if bad is None:
             where = "" if items.size == 1 else f" in batch items {listed(np.flatnonzero(items).tolist())}"
-            raise ProblemError(f"parameter {self.name!r} (position {self.position}) {what}{where}")
+            place = f"parameter {self.name!r} (position {self.position})"
+            raise ProblemError(f"{place if self.position is not None else f'the expression {self.name}'} {what}{where}")
         bad |= items
         return np.where(items[..., None], 1.0 if self.log else 0.0, value)
 

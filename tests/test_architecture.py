@@ -18,7 +18,7 @@ SOLVER_PACKAGES = {
     "ecos": {"solvers/ecos.py"},
     "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
 }
-CVXPY = {"canonicalize.py", "checks.py", "duals.py"}
+CVXPY = {"canonicalize.py", "checks.py", "duals.py", "expressions.py", "lifting.py"}
 LAYERS = [
     "errors",
     "threads",
@@ -30,6 +30,7 @@ LAYERS = [
     "calls",
     "parameters",
     "param_map",
+    "formulas",
     "recover",
     "linsolve",
     "residual",
@@ -39,6 +40,8 @@ LAYERS = [
     "derivatives",
     "duals",
     "checks",
+    "expressions",
+    "lifting",
     "canonicalize",
     "layer",
     "informed",

@@ -83,15 +83,26 @@ x, y, P, g, b = (
     cp.Parameter(3, name="b"),
 )
 OTHER = cp.Parameter(name="other")
+Z, H = cp.Variable(2, complex=True), cp.Parameter((2, 2), hermitian=True)
 REFUSED = {
-    "quad_form under max": (cp.Minimize(cp.maximum(cp.quad_form(x, P), 1)), [], [P], "QuadForm"),
-    "quad_form in a constraint": (cp.Minimize(cp.sum(x)), [cp.quad_form(x, P) <= 1], [P], "R @ x"),
+    "hermitian quad_form": (
+        cp.Minimize(cp.quad_form(Z, cp.psd_wrap(H)) - cp.real(Z[0])),
+        [],
+        [H],
+        "an assertion",
+    ),
+    "hermitian quad_form in a constraint": (cp.Minimize(cp.real(Z[0])), [cp.quad_form(Z, cp.psd_wrap(H)) <= 1], [H], "freezes"),
     "exponent parameter": (cp.Maximize(x[2]), [cp.PowCone3D(x[0], x[1], x[2], g), x <= 1], [], "frozen|freezes"),
     "finite set": (cp.Minimize(cp.sum_squares(x - b)), [cp.FiniteSet(x, [1.0, 2.0])], [b], "finite set"),
     "boolean": (cp.Minimize(cp.sum(cp.Variable(2, boolean=True, name="k"))), [], [], "'k' is boolean"),
     "integer": (cp.Minimize(cp.sum(cp.Variable(2, integer=True, name="k"))), [], [], "'k' is integer"),
-    "product of parameters": (cp.Minimize(g * OTHER * cp.sum(x)), [x >= 0], [g, OTHER], "g \\* other"),
-    "not DPP in a constraint": (cp.Minimize(cp.sum(x)), [cp.norm(b) * x >= 1], [b], "the constraint"),
+    "eigenvalue of a parameter": (
+        cp.Minimize(cp.lambda_max(P) * cp.sum(x)),
+        [x >= 0],
+        [P],
+        "compute lambda_max\\(P\\) before",
+    ),
+    "not DPP in a constraint": (cp.Minimize(cp.sum(x)), [cp.lambda_max(P) * x >= 1], [P], "in the constraint"),
     "nonconvex": (cp.Minimize(cp.sqrt(x[0])), [x >= 0], [], "not DCP"),
     "nonconvex constraint": (cp.Minimize(x[0]), [cp.norm(x) >= g], [g], "not DCP"),
     "geometric without gp": (cp.Minimize(cp.prod(cp.Variable(2, pos=True))), [], [], "gp=True"),

@@ -222,9 +222,9 @@ def test_errors(fw, kind, message, change):
 
 
 def test_a_problem_that_has_no_layer(fw):
-    a, b, x = cp.Parameter(), cp.Parameter(), cp.Variable()
+    S, x = cp.Parameter((2, 2), symmetric=True), cp.Variable()
     with pytest.raises(ProblemError, match="not DPP"):
-        fw.module.CvxpyLayer(cp.Problem(cp.Minimize(a * b * x + x**2)), [a, b], [x])
+        fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.lambda_max(S) * x + x**2)), [S], [x])
     with pytest.raises(ProblemError, match=r"pass parameters=\[...\] once"):
         fw.module.CvxpyLayer(cp.Problem(cp.Minimize(x**2)), variables=[x])
 

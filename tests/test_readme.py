@@ -26,9 +26,8 @@ def run(path):
 
 def test_python_blocks(capsys):
     session = run(ROOT / "README.md")
-    printed = capsys.readouterr().out.strip()
-    promised = re.findall(r"print\(error\)\s+# (.*)", TEXT)
-    assert printed in promised
+    promised = re.findall(r"print\(\w[\w.]*\)\s+# (.*)", TEXT)
+    assert capsys.readouterr().out.splitlines() == promised and len(promised) == 2
     assert session["probabilities"].shape == (8, 4)
     assert session["price"].shape == () and session["H"].shape == (4, 4)
     assert session["gradients"].shape == session["gradient"].shape == (8, 4)
@@ -54,6 +53,21 @@ def test_custom_layers():
 def test_frameworks():
     model = run(ROOT / "docs" / "frameworks.md")["model"]
     assert np.allclose(model.predict(np.ones((5, 2)), verbose=0).sum(1), 1, atol=1e-5)
+
+
+def test_degenerate(capsys):
+    session = run(ROOT / "docs" / "degenerate.md")
+    assert capsys.readouterr().out.strip() == "tensor([False,  True])"
+    assert all(str(session[kind]._handle.map.derivative).startswith(kind) for kind in ("smoothed", "lpgd"))
+
+
+def test_dpp(capsys):
+    path = ROOT / "docs" / "dpp.md"
+    session = run(path)
+    assert np.allclose(session["solution"], [0.6, 0.8], atol=1e-9)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:-1] == re.findall(r"^# (.* -> .*)$", path.read_text(), re.M)
+    assert "compute lambda_max(S) before the call" in printed[-1]
 
 
 def _links():

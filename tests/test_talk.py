@@ -71,6 +71,26 @@ def test_polytope_projection():
     assert torch.autograd.gradcheck(layer, [v.requires_grad_() for v in values], atol=1e-6)
 
 
+def test_ellipsoid_projection():
+    n = 3
+    A = cp.Parameter((n, n), PSD=True)
+    z = cp.Parameter(n)
+    p = cp.Parameter(n)
+    y = cp.Variable(n)
+    obj = cp.Minimize(0.5*cp.sum_squares(y-p))
+    cons = [0.5*cp.quad_form(y-z, A) <= 1]
+    prob = cp.Problem(obj, cons)
+    layer = CvxpyLayer(prob, params=[p, A, z], out=[y])
+    M = torch.randn(n, n)
+    values = [5 * torch.randn(2, n), M @ M.T + torch.eye(n), torch.randn(n)]
+    solution, = layer(*values)
+    d = solution - values[2]
+    assert torch.allclose(torch.einsum("bi,ij,bj->b", d, values[1], d), torch.full((2,), 2.0), atol=1e-9)  # on the boundary
+    normal, step = d @ values[1], values[0] - solution
+    assert torch.allclose(torch.nn.functional.cosine_similarity(normal, step), torch.ones(2), atol=1e-12)
+    assert torch.autograd.gradcheck(layer, [v.requires_grad_() for v in values], atol=1e-6)
+
+
 def test_relu_from_its_argmin():
     n = 6
     x, y = cp.Parameter(n), cp.Variable(n)
