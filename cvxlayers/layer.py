@@ -159,7 +159,7 @@ class ConeLayer(DiffMap):
             raise failure(self.structure, self.solvers, solved)
         named = dict(zip(DATA, blocks, strict=False))
         saved = [named[name] for name in self.derivative.needs]
-        extras = self.derivative.extras(point, data, unit)
+        extras = self.derivative.extras(solved, data, unit)
         state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
         saved += [a.reshape(lead + a.shape[1:]) for a in state]
         saved += [theta[i] for i in self.param_map.formulas.kept]

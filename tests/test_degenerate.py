@@ -94,6 +94,15 @@ def test_smoothed_relu_in_closed_form(scale):
     torch.testing.assert_close(torch.diagonal(J), (expected / w)[0].detach(), rtol=1e-9, atol=0)
 
 
+def test_smoothed_at_the_kink_itself():
+    """Where the solution, its multipliers and slacks are all zero."""
+    c, x = cp.Parameter(1), cp.Variable(1)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c)), [x >= 0])
+    layer = CvxpyLayer(problem, [c], [x], derivative="smoothed", mu=0.09)
+    v = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad(layer(v)[0].sum(), v)[0].item() == pytest.approx(0.5, rel=1e-12)
+
+
 def _softmin(c, mu):
     """x of min c'x - mu sum log x, sum(x) = 1: x_i = mu / (c_i - l), by bisection on l."""
     low, high = c.min() - len(c) * mu - 1, c.min()

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import ProblemError
+from ..ladder import Solved
 from ..program import ConeData, Structure
-from ..residual import Refined
 
 
 class Derivative(ABC):
@@ -40,7 +40,7 @@ class Derivative(ABC):
             if not isinstance(value, (int, float)) or not 0 < value < np.inf:
                 raise ProblemError(f"derivative={self.name!r}: {key} is {value!r}; expected a positive number")
 
-    def extras(self, point: Refined, data: ConeData, unit) -> tuple:
+    def extras(self, solved: Solved, data: ConeData, unit) -> tuple:
         """The further arrays to save of a flat batch, (B, extra[i]). unit (B|1, 2): (beta, gamma) of each item."""
         return ()
 

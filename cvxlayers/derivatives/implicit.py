@@ -39,8 +39,9 @@ class Implicit(Derivative):
         self.N = structure.n + structure.m
         self.extra = (self.N**2 if self.N <= DENSE else 0,)
 
-    def extras(self, point, data, unit):
+    def extras(self, solved, data, unit):
         """F."""
+        point = solved.point
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
     def _solver(self, saved):

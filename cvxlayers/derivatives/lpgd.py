@@ -36,9 +36,9 @@ class LPGD(Derivative):
     options = {"tau": 0.1}
     extra = (1,)
 
-    def extras(self, point, data, unit):
+    def extras(self, solved, data, unit):
         """tau, in units of the objective beta gamma."""
-        return (self.settings["tau"] / (unit[:, :1] * unit[:, 1:]) + np.zeros((len(point.x), 1)),)
+        return (self.settings["tau"] / (unit[:, :1] * unit[:, 1:]) + np.zeros((solved.good.size, 1)),)
 
     def jvp(self, saved, dP, dq, dA, db):
         """Raises NotImplementedError."""

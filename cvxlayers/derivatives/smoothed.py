@@ -40,12 +40,12 @@ class Smoothed(Derivative):
         N = structure.n + structure.m
         self.extra = (structure.n, structure.m, structure.m, 1, N**2 if N <= DENSE else 0)
 
-    def extras(self, point, data, unit):
-        """The smoothed point."""
-        mu = self.settings["mu"] / (unit[:, :1] * unit[:, 1:]) + np.zeros((len(point.x), 1))
-        solved = np.isfinite(point.size) & (np.abs(point.x).any(-1) | np.abs(point.v).any(-1) | (point.size > 0))
+    def extras(self, solved, data, unit):
+        """The smoothed point. Raises SolverError where Newton's method does not find it."""
+        x, v = solved.point.x, solved.point.v
+        mu = self.settings["mu"] / (unit[:, :1] * unit[:, 1:]) + np.zeros((len(x), 1))
         with blas_for(self.structure.n + self.structure.m):
-            return _smoothed_point(self.structure, data, point.x, point.v, mu, solved)
+            return _smoothed_point(self.structure, data, x, v, mu, solved.good)
 
     def _exact(self, saved):
         """The exact derivative of the smoothed problem, and what it has saved."""
