@@ -94,7 +94,7 @@ def _smoothed_point(structure, data, x, v, mu, wanted):
     if failed.size:
         raise SolverError(
             f"derivative='smoothed': no smoothed solution for mu = {mu.max():.1e} in items {listed(failed.tolist())} (residual "
-            f"{r.size[failed].max():.1e}); choose another mu",
+            f"{r.size[failed].max():.1e}); the set of solutions may be unbounded, or mu too large or too small",
             failed.tolist(),
         )
     flat = x[:, :0] if inverse is None else inverse.reshape(len(x), -1)
