@@ -1,6 +1,7 @@
 # make demo    train a small model with a CVXPY layer inside, on real data; writes examples/figures/quickstart.png
 # make test    the tests
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
+# make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # All set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt
 JOBS ?= 2
 
-.PHONY: demo swap test lint types bench clean
+.PHONY: demo swap test fuzz soak lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -20,6 +21,12 @@ swap: $(VENV)/.test
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
