@@ -14,8 +14,8 @@ from cvxlayers.batching import flatten
 from cvxlayers.program import ConeData
 from cvxlayers.residual import tolerance
 
-from .test_cones import all_belong
 from .support import flat
+from .test_cones import all_belong
 
 
 class Draft:
@@ -153,7 +153,9 @@ TERMS = (quadratic_term, concave_matrix_term, linear_term, norm_term, absolute_t
 
 
 PARTS = st.tuples(st.lists(st.sampled_from(TERMS), max_size=2), st.lists(st.sampled_from(CONSTRAINTS), max_size=3))
-DRAFTS = st.builds(lambda n, seed, parts: Draft(n, seed, sum(parts, [])), st.integers(1, 4), st.integers(0, 2**32 - 1), PARTS)
+DRAFTS = st.builds(
+    lambda n, seed, parts: Draft(n, seed, parts[0] + parts[1]), st.integers(1, 4), st.integers(0, 2**32 - 1), PARTS
+)
 
 
 def check(d):
