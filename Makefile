@@ -2,6 +2,7 @@
 # make test    the tests
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
+# make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # All set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt
 JOBS ?= 2
 
-.PHONY: demo swap gradients test lint types bench clean
+.PHONY: demo swap gradients test fuzz soak lint types bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -24,6 +25,12 @@ gradients: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

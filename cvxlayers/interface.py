@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from .errors import ProblemError, ShapeError
 from .handles import Handle
 from .info import Info, assemble
@@ -123,6 +125,12 @@ def argument(position, parameters):
     return (
         f"parameter {parameters[position].name!r} (position {position})" if position < len(parameters) else f"value {position}"
     )
+
+
+def check_mask(value, position, parameters):
+    """Raise ShapeError for a masked array, of which a framework would take the numbers below the mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ShapeError(f"{argument(position, parameters)} is a masked array; expected a plain one (.filled(...))")
 
 
 def check_complex(info, found):

@@ -347,11 +347,18 @@ def _as_arrays(values, parameters):
 
 def _as_array(value, position, parameters, dtype=None):
     if isinstance(value, jax.Array):
+        kind = value.dtype
+        if (not jnp.issubdtype(kind, jnp.number) and kind != np.bool_) or (
+            jnp.issubdtype(kind, jnp.inexact) and kind.itemsize < 2
+        ):
+            raise ShapeError(
+                f"{argument(position, parameters)} is an array of dtype {kind}; expected numbers of at least 16 bits"
+            )
         return value
     try:
         array = jnp.asarray(value)
         return jnp.asarray(value, dtype) if dtype and jnp.issubdtype(array.dtype, jnp.floating) else array
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         found = type(value).__name__
         raise ShapeError(f"{argument(position, parameters)} is a {found}; expected an array: {error}") from error
 

@@ -106,6 +106,14 @@ class Pattern:
             out[..., nonempty] = np.add.reduceat(prod, starts, axis=-1)
         return out
 
+    def row_max(self, values):
+        """The largest value in each row, at least 0: (..., nnz) -> (..., rows)."""
+        nonempty, starts, _ = self._occupied
+        out = np.zeros(values.shape[:-1] + self.shape[:1])
+        if nonempty.size:
+            out[..., nonempty] = np.maximum.reduceat(values, starts, axis=-1)
+        return out
+
     def rmatvec(self, values, y):
         """M'y: (..., nnz), (..., rows) -> (..., columns)."""
         return self.transpose.matvec(values[..., self.by_columns], y)

@@ -19,7 +19,8 @@ from .program import ConeData, Structure
 from .threads import blas_for
 
 TARGET = 1e-14  # Newton stops here
-_EXACT = 1e-13  # no more than rounding, in any equation
+_EXACT = 1e-13  # no more than rounding
+_SMALLEST = 1e-4  # x and y with smaller entries are as if they had such ones
 _MAX_STEPS = 30
 _ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
 _PATIENCE = 8  # above it, that many, and never more after a step to infinity
@@ -32,21 +33,37 @@ def tolerance(structure: Structure) -> float:
 
 def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray:
     """Which items are solutions (B,): |R| is below the tolerance, and no equation is off by more than 1e-4 of its own
-    terms, so that one row with large numbers does not excuse the others."""
+    terms, so that large numbers in one equation do not excuse the others.
+
+    Terms that vanish at a solution are rounding there: what errors of 1e-11 in x, y and, in curved cones, s, relative to
+    their largest entries, make of the equation.
+    """
     S, good = structure, point.size <= tolerance(structure)
-    if (point.size <= _EXACT).all():
+    if (point.size <= _EXACT).all() and _even(S, data):
         return good
     r1, r2, y, _ = residual(S, data, point.x, point.v)
     x, s, y = np.abs(point.x), np.abs(y - point.v), np.abs(y)
-    P, A = np.abs(data.P), np.abs(data.A)
-    for r, terms in (
-        (r1, S.P.matvec(P, x) + np.abs(data.q) + S.A.rmatvec(A, y)),
-        (r2, S.A.matvec(A, x) + s + np.abs(data.b)),
+    P, A, curved = np.abs(data.P), np.abs(data.A), S.cones.zero + S.cones.nonneg
+    x1, y1 = (np.broadcast_to(a.max(-1, initial=_SMALLEST, keepdims=True), a.shape) for a in (x, y))
+    difference = np.zeros(s.shape)
+    difference[:, curved:] = np.abs(point.v[:, curved:]).max(-1, initial=0, keepdims=True)
+    for r, terms, rounding in (
+        (r1, S.P.matvec(P, x) + np.abs(data.q) + S.A.rmatvec(A, y), S.P.matvec(P, x1) + S.A.rmatvec(A, y1)),
+        (r2, S.A.matvec(A, x) + s + np.abs(data.b), S.A.matvec(A, x1) + difference),
     ):
-        rounding = 1e-11 * (1 + terms.max(-1, initial=0, keepdims=True))
         with np.errstate(invalid="ignore"):
-            good &= (np.abs(r) <= 1e-4 * terms + rounding).all(-1)
+            good &= (np.abs(r) <= 1e-4 * terms + 1e-11 * rounding).all(-1)
     return good
+
+
+def _even(structure, data):
+    """Whether the largest entries of all rows of P and A and of all columns of A are within a factor of 100 of one: then
+    1e-13 of the largest term is nothing in any equation."""
+    S, P, A = structure, np.abs(data.P), np.abs(data.A)
+    for size in (S.P.row_max(P), S.A.row_max(A), S.A.transpose.row_max(A[..., S.A.by_columns])):
+        if size.max(initial=0) > 100 or size.min(initial=1, where=size > 0) < 0.01:
+            return False
+    return max(np.abs(a).max(initial=0) for a in (data.q, data.b)) <= 100
 
 
 class Residual(NamedTuple):

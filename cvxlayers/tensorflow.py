@@ -28,7 +28,7 @@ from .calls import (
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ShapeError
 from .handles import Handle
-from .interface import Interface, argument, check_complex, is_number
+from .interface import Interface, argument, check_complex, check_mask, is_number
 
 try:
     import tensorflow as tf
@@ -224,12 +224,15 @@ def _as_tensors(values, parameters):
 
 
 def _as_tensor(value, position, parameters, dtype=None):
+    check_mask(value, position, parameters)
     try:
         tensor = tf.convert_to_tensor(value)
         value = tf.convert_to_tensor(value, dtype) if dtype and tensor.dtype.is_floating else tensor
     except (TypeError, ValueError, tf.errors.OpError) as error:
         found = type(value).__name__
         raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
+    if not (value.dtype.is_floating or value.dtype.is_complex or value.dtype.is_integer or value.dtype.is_bool):
+        raise ShapeError(f"{argument(position, parameters)} is a tensor of {value.dtype.name}; expected numbers")
     if value.shape.rank is None:
         raise ShapeError(f"{argument(position, parameters)} has an unknown number of dimensions; set its shape")
     own = parameters[position].shape if position < len(parameters) else ()

@@ -31,7 +31,7 @@ from .calls import (
 from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
 from .handles import Handle
-from .interface import Interface, argument, check_complex, is_number
+from .interface import Interface, argument, check_complex, check_mask, is_number
 
 try:
     import torch
@@ -361,6 +361,7 @@ def _as_tensors(values, parameters):
 
 def _as_tensor(value, position, parameters, like=None):
     if not isinstance(value, Tensor):
+        check_mask(value, position, parameters)
         try:
             tensor = torch.as_tensor(value)
             if like is not None:
@@ -370,8 +371,12 @@ def _as_tensor(value, position, parameters, like=None):
             found = type(value).__name__
             raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
         return tensor
-    if value.layout != torch.strided:
-        raise ShapeError(f"{argument(position, parameters)} is a sparse tensor; expected a dense one (.to_dense())")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else "sparse"
+        raise ShapeError(f"{argument(position, parameters)} is a {kind} tensor; expected a dense one (.to_dense())")
+    if value.device.type == "meta" or value.is_quantized or (value.is_floating_point() and value.itemsize < 2):
+        found = f"a tensor of {value.dtype} on {value.device}"
+        raise ShapeError(f"{argument(position, parameters)} is {found}; expected one with data, of 16 bits or more")
     return value
 
 

@@ -7,7 +7,6 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import ProblemError
 from cvxlayers.canonicalize import canonicalize
 
 from .problems import CASES, REAL
@@ -73,67 +72,6 @@ def test_a_constraint_listed_twice_counts_once():
     x, b = cp.Variable(2), cp.Parameter(2)
     rows = x >= b
     assert canonicalize(cp.Problem(cp.Minimize(cp.sum(x)), [rows, rows]), [b], [x, rows.dual_variables[0]]).structure.m == 2
-
-
-x, y, P, g, b = (
-    cp.Variable(3, name="x"),
-    cp.Variable(3, name="y"),
-    cp.Parameter((3, 3), PSD=True, name="P"),
-    cp.Parameter(pos=True, name="g", value=0.4),
-    cp.Parameter(3, name="b"),
-)
-OTHER = cp.Parameter(name="other")
-Z, H = cp.Variable(2, complex=True), cp.Parameter((2, 2), hermitian=True)
-REFUSED = {
-    "hermitian quad_form": (
-        cp.Minimize(cp.quad_form(Z, cp.psd_wrap(H)) - cp.real(Z[0])),
-        [],
-        [H],
-        "an assertion",
-    ),
-    "hermitian quad_form in a constraint": (cp.Minimize(cp.real(Z[0])), [cp.quad_form(Z, cp.psd_wrap(H)) <= 1], [H], "freezes"),
-    "exponent parameter": (cp.Maximize(x[2]), [cp.PowCone3D(x[0], x[1], x[2], g), x <= 1], [], "frozen|freezes"),
-    "finite set": (cp.Minimize(cp.sum_squares(x - b)), [cp.FiniteSet(x, [1.0, 2.0])], [b], "finite set"),
-    "boolean": (cp.Minimize(cp.sum(cp.Variable(2, boolean=True, name="k"))), [], [], "'k' is boolean"),
-    "integer": (cp.Minimize(cp.sum(cp.Variable(2, integer=True, name="k"))), [], [], "'k' is integer"),
-    "eigenvalue of a parameter": (
-        cp.Minimize(cp.lambda_max(P) * cp.sum(x)),
-        [x >= 0],
-        [P],
-        "compute lambda_max\\(P\\) before",
-    ),
-    "not DPP in a constraint": (cp.Minimize(cp.sum(x)), [cp.lambda_max(P) * x >= 1], [P], "in the constraint"),
-    "nonconvex": (cp.Minimize(cp.sqrt(x[0])), [x >= 0], [], "not DCP"),
-    "nonconvex constraint": (cp.Minimize(x[0]), [cp.norm(x) >= g], [g], "not DCP"),
-    "geometric without gp": (cp.Minimize(cp.prod(cp.Variable(2, pos=True))), [], [], "gp=True"),
-    "no variables": (cp.Minimize(g), [], [g], "no variables"),
-    "parameter missing": (cp.Minimize(cp.sum_squares(x - b)), [], [], "'b'"),
-    "foreign parameter": (cp.Minimize(cp.sum_squares(x - b)), [], [b, OTHER], "'other'"),
-    "parameter twice": (cp.Minimize(cp.sum_squares(x - b)), [], [b, b], "twice"),
-    "approximated cone": (
-        cp.Minimize(cp.sum(x)),
-        [cp.RelEntrConeQuad(x, y, cp.Variable(3), 3, 3), x <= 1, y <= 1],
-        [],
-        "ApproxCone2Cone|RelEntr",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_with_the_culprit_named(name):
-    objective, constraints, parameters, pattern = REFUSED[name]
-    problem = cp.Problem(objective, constraints)
-    with pytest.raises(ProblemError, match=pattern):
-        canonicalize(problem, parameters, problem.variables()[:1] or [x])
-
-
-def test_refuses_variables_that_are_not_there():
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - b)))
-    for wrong in ([], [y], [b], [None]):
-        with pytest.raises(ProblemError, match="variables"):
-            canonicalize(problem, [b], wrong)
-    with pytest.raises(ProblemError, match=r"cvxpy\.Problem"):
-        canonicalize(problem.objective, [b], [x])
 
 
 def test_a_compiled_problem_holds_no_cvxpy_objects():

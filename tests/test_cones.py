@@ -173,6 +173,16 @@ def test_batch_is_the_loop_over_items(cone):
         np.testing.assert_allclose(cone.spectrum(v[i]).apply(h[i]), dy[i], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_items_that_are_not_finite_stay_by_themselves(cone, bad):
+    v = np.random.default_rng(0).standard_normal((3, cone.dim))
+    alone = cone.project(v[[0, 2]])
+    v[1, -1] = bad
+    with np.errstate(invalid="ignore"):
+        y, d = cone.project(v), cone.spectrum(v).d
+    assert np.array_equal(y[[0, 2]], alone) and np.array_equal(d[[0, 2]], cone.spectrum(v[[0, 2]]).d)
+
+
 def test_empty_batch(cone):
     v = np.zeros((0, cone.dim))
     assert cone.project(v).shape == cone.spectrum(v).d.shape == cone.spectrum(v).apply(v).shape == v.shape

@@ -86,3 +86,29 @@ def test_one_huge_bound_does_not_set_the_unit():
     value, J = value_and_jacobian(layer, np.array([1.0, -2.0, 3.0]))
     assert np.allclose(value, [1, 0, 3], atol=1e-9)
     assert np.allclose(J, np.diag([1, 0, 1]), atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1e2, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("solver", [None, "clarabel", "scs"])
+def test_equations_in_very_different_units_are_solved_or_refused(solver, spread):
+    A, b, x = cp.Parameter((2, 2)), cp.Parameter(2), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x == b]), [A, b], [x], solver=solver)
+    _right_or_loud(layer, np.diag([spread, 1 / spread]), np.array([spread, 2 / spread]))
+
+
+@pytest.mark.parametrize("spread", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("solver", [None, "clarabel", "scs"])
+def test_weights_of_very_different_size_are_obeyed_or_refused(solver, spread):
+    q, x = cp.Parameter(2, nonneg=True), cp.Variable(2)
+    objective = cp.Minimize(q @ cp.square(x - np.array([1.0, 2.0])))
+    _right_or_loud(CvxpyLayer(cp.Problem(objective, [x <= 10]), [q], [x], solver=solver), np.array([spread, 1 / spread]))
+
+
+def _right_or_loud(layer, *values):
+    """x = (1, 2), or an error; the default must not give up as long as the numbers are within 1e8 of each other."""
+    try:
+        (x,) = layer(*map(torch.tensor, values))
+    except SolverError:
+        assert max(v.max() for v in values) > 1e4
+    else:
+        np.testing.assert_allclose(x, [1, 2], rtol=1e-3)  # an equation may be off by 1e-4 of its own terms

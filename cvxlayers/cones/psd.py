@@ -34,6 +34,15 @@ class _Svec:
         return (x / self.scale)[..., self.position]
 
 
+def _eigh(X):
+    """Eigenvalues and eigenvectors of X (..., k, k); NaN where X is not finite, at which LAPACK gives up for all."""
+    bad = ~np.isfinite(X).all((-2, -1))
+    if not bad.any():
+        return np.linalg.eigh(X)
+    l, Q = np.linalg.eigh(np.where(bad[..., None, None], 0.0, X))
+    return np.where(bad[..., None], np.nan, l), Q
+
+
 class _Congruence(Spectrum):
     """U m = svec(Q mat(m) Q')."""
 
@@ -70,11 +79,11 @@ class PSD(Cone):
         self.dim, self.center = k * (k + 1) // 2, self.svec.vec(np.eye(k))
 
     def project(self, v):
-        l, Q = np.linalg.eigh(self.svec.mat(v))
+        l, Q = _eigh(self.svec.mat(v))
         return self.svec.vec((Q * np.maximum(l, 0)[..., None, :]) @ np.swapaxes(Q, -1, -2))
 
     def spectrum(self, v):
-        l, Q = np.linalg.eigh(self.svec.mat(v))
+        l, Q = _eigh(self.svec.mat(v))
         i, j = l[..., self.svec.row], l[..., self.svec.col]
         pos, neg = np.maximum(i, j), np.minimum(i, j)
         mixed = (pos > 0) & (neg <= 0)

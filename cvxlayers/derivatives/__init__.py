@@ -12,6 +12,6 @@ DERIVATIVES = {kind.name: kind for kind in (Implicit, Smoothed, LPGD, Diffcp)}
 
 def derivative_named(name: str) -> type[Derivative]:
     """The class of a derivative. Raises ProblemError for an unknown name."""
-    if name not in DERIVATIVES:
+    if not isinstance(name, str) or name not in DERIVATIVES:
         raise ProblemError(f"derivative={name!r} does not exist; choose one of: {', '.join(DERIVATIVES)}")
     return DERIVATIVES[name]
