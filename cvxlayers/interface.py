@@ -21,6 +21,8 @@ class Interface:
         variables=None,
         solver=None,
         gp=False,
+        verbose=False,
+        canon_backend=None,
         solver_args=None,
         *,
         derivative="implicit",
@@ -36,14 +38,19 @@ class Interface:
         (`constraint.dual_variables[0]`). solver:
         "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
         derivative: "implicit" (exact), or "diffcp" (the reference implementation, slow). on_error: "raise", or
-        "nan" for items that cannot be solved: NaN as outputs, zero as gradients. The keywords params=, out= and
-        out_vars= stand for parameters= and variables=.
+        "nan" for items that cannot be solved: NaN as outputs, zero as gradients. verbose: let the solver print.
+        The positions are those of cvxpylayers 1.x, and gp fourth as in 0.1; canon_backend is accepted and makes no
+        difference. The keywords params=, out= and out_vars= stand for parameters= and variables=.
 
         Raises ProblemError if the problem has no layer, with the offending expression.
         """
         super().__init__()
-        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place
+        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place, and custom_method after it
+            if gp:
+                raise ProblemError("custom_method is not available; write a DiffMap and lift it (docs/custom_layers.md)")
             solver, gp = None, solver
+        if verbose:
+            solver_args = {"verbose": True, **(solver_args or {})}
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
         options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}
