@@ -154,9 +154,9 @@ class Moreau(Solver):
 
     def _take(self, batch):
         """A compiled solver for this batch size. It holds the problem it works on: each call needs one for itself."""
+        if self._pid != os.getpid():
+            self._forget()  # after a fork: another thread may have held the lock
         with self._lock:
-            if self._pid != os.getpid():
-                self._idle, self._pid = OrderedDict(), os.getpid()
             engines = self._idle.get(batch)
             if engines:
                 return engines.pop()
