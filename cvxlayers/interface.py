@@ -25,11 +25,12 @@ class Interface:
         variables=None,
         solver=None,
         gp=False,
+        verbose=False,
+        canon_backend=None,
         solver_args=None,
         *,
         derivative="implicit",
         on_error="raise",
-        verbose=False,
         mu=None,
         tau=None,
         params=None,
@@ -39,20 +40,22 @@ class Interface:
         """Compile the problem.
 
         problem: a convex problem whose data are affine in the parameters (DPP), after lifting; or a log-log convex one, with
-        gp=True. parameters: all of its cp.Parameter, in the order of
-        the call. variables: what to return, in this order: cp.Variable, or dual variables of constraints
-        (`constraint.dual_variables[0]`). solver:
-        "moreau", "clarabel", "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
+        gp=True. parameters: all of its cp.Parameter, in the order of the call. variables: what to return, in this order:
+        cp.Variable, or dual variables of constraints (`constraint.dual_variables[0]`). solver: "moreau", "clarabel", "scs",
+        "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
         derivative: "implicit" (exact), "smoothed" (that of the problem with a logarithmic barrier of weight mu), "lpgd"
         (gradients by steps of length tau in the loss), or "diffcp" (the reference implementation, slow). on_error: "raise", or
         "nan" for items that cannot be solved: NaN as outputs, zero as gradients. verbose: print one line for each batch
-        that is solved: its size, the solver, the worst residual, the time. The keywords params=, out= and out_vars= stand
+        that is solved: its size, the solver, the worst residual, the time. The positions are those of cvxpylayers 1.x, and gp
+        fourth as in 0.1; canon_backend is accepted and makes no difference. The keywords params=, out= and out_vars= stand
         for parameters= and variables=.
 
         Raises ProblemError if the problem has no layer, with the offending expression.
         """
         super().__init__()
-        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place
+        if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place, and custom_method after it
+            if gp:
+                raise ProblemError("custom_method is not available; write a DiffMap and lift it (docs/custom_layers.md)")
             solver, gp = None, solver
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)

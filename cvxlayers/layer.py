@@ -24,7 +24,7 @@ from .ladder import Solved, failure, solve
 from .param_map import BLOCKS, DATA
 from .parameters import definite_violation
 from .program import ConeData
-from .solvers import ladder, solver_named
+from .solvers import ladder, neutral, requested, solver_named
 from .units import rescale, units
 
 
@@ -32,7 +32,7 @@ class ConeLayer(DiffMap):
     """theta -> the optimal variables of a parametrized CVXPY problem.
 
     problem, parameters, variables, gp: as in `canonicalize`. solver: a name of `solvers.SOLVERS`, or None for the best one
-    that is installed. solver_args: options of that solver. derivative: a name of `derivatives`.
+    that is installed. solver_args: its options, in any spelling of `solvers.options`. derivative: a name of `derivatives`.
     inputs: the parameters, flattened in C order, complex ones as (re, im) pairs. outputs: the variables, likewise.
     on_error: "raise", or "nan": items of a batch whose values break a declared attribute, or that no solver solves, have
     NaN as outputs and zero as derivatives, and the other items are as if they were alone. verbose: print one line for
@@ -55,13 +55,14 @@ class ConeLayer(DiffMap):
         derivative_options=None,
     ):
         make_derivative = derivative_named(derivative)
-        quadratic = make_derivative.quadratic and (solver is None or solver_named(solver).quadratic)
+        name, args = requested(solver, solver_args)
+        quadratic = make_derivative.quadratic and (name is None or solver_named(name).quadratic)
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
         self.features, self.lifted = compiled.features, compiled.lifted
-        self.solver, self.solver_args, self.verbose = solver, solver_args or {}, verbose
-        self.solvers = ladder(self.structure, solver, self.solver_args)
+        self.solver, self.solver_args, self.verbose = solver, neutral(solver_args), verbose
+        self.solvers = ladder(self.structure, name, args)
         self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
         self.second_order = self.derivative.second_order
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
@@ -77,8 +78,8 @@ class ConeLayer(DiffMap):
         """The same layer with other options; nothing is compiled again."""
         other = copy.copy(self)
         if solver_args:
-            other.solver_args = {**self.solver_args, **solver_args}
-            other.solvers = ladder(self.structure, self.solver, other.solver_args)
+            other.solver_args = {**self.solver_args, **neutral(solver_args)}
+            other.solvers = ladder(self.structure, *requested(self.solver, other.solver_args))
             other.derivative = type(self.derivative)(self.structure, other.solvers, **self.derivative.settings)
         if on_error is not None:
             other._set_on_error(on_error)

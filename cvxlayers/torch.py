@@ -339,8 +339,7 @@ class CvxpyLayer(Interface, nn.Module):
         start = tuple(a.detach() for a in self._start(warm_start)) if values else ()
         more = on_error, bool(return_info or start), bool(start)
         if torch.compiler.is_compiling():
-            options = tuple((solver_args or {}).items())
-            results = _evaluate_layer_in_graph(self._handle.key, options, more, *values, *start)
+            results = _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), more, *values, *start)
         else:
             results = _evaluate_layer(self._handle.variant(solver_args, *more), (*values, *start))
         return self._returned(results, return_info, _cast)

@@ -78,6 +78,16 @@ def test_dpp(capsys):
     assert "compute lambda_max(S) before the call" in printed[-1]
 
 
+def test_migrating():
+    session = run(ROOT / "docs" / "migrating.md")
+    assert np.allclose(session["solution"].detach(), [0, 1]), "the normal equations are 2 x1 + x2 = 1, x1 + 2 x2 = 2"
+    assert np.allclose(session["z"], [[0.5, 0.5], [-1.5, 2.5]])
+    assert np.allclose(session["x_star"], [0, 1]) and np.allclose(session["y"], [3, 0, 2])
+    assert np.allclose(session["dx"], [-1, 2]) and np.allclose(session["db"], [0, 0, 1])  # x = (-b1, b1 + b3) near b
+    assert np.allclose(session["primal"], [1, 0]) and np.allclose(session["dual"], 1)
+    assert np.allclose(session["sensitivity"], [[-0.5, 0.5], [0.5, -0.5]], atol=1e-6)
+
+
 def _links():
     for path in PAGES:
         for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):

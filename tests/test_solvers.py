@@ -14,6 +14,7 @@ import pytest
 from cvxlayers.errors import MissingDependencyError, ProblemError
 from cvxlayers.program import ConeData, ConeDims, ConeProgram, Pattern, Status, Structure
 from cvxlayers.solvers import SOLVERS, choose, ladder, solver_named
+from cvxlayers.solvers.epigraph import Epigraph
 from cvxlayers.threads import each_item
 
 # An interior-point method stops at y's = 1e-10; where the cone is curved, that leaves y and s 1e-5 from optimal.
@@ -276,6 +277,27 @@ def test_missing_quadratic(kind):
             kind(program.structure)
 
 
+@pytest.mark.parametrize("shared", ["", "P", "A", "PA"])
+@pytest.mark.parametrize("cones", ["nonneg", "soc", "nonneg-soc-exp", "all-symmetric"])
+def test_epigraph(kind, cones, shared):
+    """A quadratic objective as a cone, with any solver below."""
+    dims = CONES[cones]
+    if dims.kinds - kind.cones:
+        pytest.skip(f"{kind.name} has no {', '.join(sorted(dims.kinds - kind.cones))} cone")
+    program, (x, _, s) = make_program(np.random.default_rng(16), dims, 7, 3, shared=tuple(shared))
+    for solver in (Epigraph(kind, program.structure), pickle.loads(pickle.dumps(Epigraph(kind, program.structure).tighter()))):
+        answer = solver.solve(program)
+        check(kind, program, answer)
+        np.testing.assert_allclose(answer.x, x, atol=1e-3)
+        np.testing.assert_allclose(answer.s, s, atol=1e-3)
+    empty = program._replace(data=ConeData(*(a[:0] for a in program.data)))
+    assert [a.shape for a in solver.solve(empty)] == [(0, 7), (0, dims.rows), (0, dims.rows), (0,), (0,)]
+    with_nan = program.data.P.copy()
+    with_nan[:, 0] = np.nan
+    nothing = solver.solve(program._replace(data=program.data._replace(P=with_nan)))
+    assert (nothing.status != Status.SOLVED).all()
+
+
 def test_not_installed(kind, monkeypatch):
     program, _ = a_program(kind, np.random.default_rng(16))
     monkeypatch.setattr(kind, "installed", classmethod(lambda cls: False))
@@ -291,6 +313,12 @@ def test_choose():
     assert ranked == sorted(ranked) and None not in ranked
     assert choose(CONES["soc"], "Clarabel") == ["clarabel"]
     assert not any(SOLVERS[name].needs_rows for name in choose(ConeDims()))
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_every_solver_takes_a_quadratic_objective(name):
+    program, (x, _, _) = make_program(np.random.default_rng(17), ConeDims(), 4)
+    np.testing.assert_allclose(ladder(program.structure, name)[0].solve(program).x, x, atol=1e-4)
 
 
 def test_ladder():
@@ -328,7 +356,7 @@ def test_diffcp_methods(method):
     answer = kind(program.structure, {"solve_method": method}).solve(program)
     assert residual(program, answer).max() < OTHERS
     with pytest.raises(ProblemError, match="no option"):
-        kind(program.structure, {"solve_method": method, "tol_gap_abs" if method != "Clarabel" else "eps_abs": 1e-9})
+        kind(program.structure, {"solve_method": method, "presolve_enable" if method != "Clarabel" else "rho_x": True})
 
 
 def test_each_item_raises_and_finishes():

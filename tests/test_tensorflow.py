@@ -1,10 +1,7 @@
 """TensorFlow: every way to differentiate a layer, eager and in graphs, on the same few cases."""
 
-import copy
-import pickle
 import subprocess
 import sys
-import threading
 
 import cvxpy as cp
 import numpy as np
@@ -313,25 +310,6 @@ def test_shapes_are_checked(qp):
         qp.f(tf.cast(qp.p, tf.complex128))
     with pytest.raises(ShapeError, match="is a object; expected a tensor"):
         qp.f(object())
-
-
-@pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["deepcopy", "pickle"]
-)
-def test_copies(qp, duplicate):
-    np.testing.assert_array_equal(duplicate(qp.layer)(*qp.values)[0], qp.f(qp.p))
-
-
-def test_threads_share_a_layer(qp):
-    expected, failures = qp.expected_gradient(qp.p), []
-
-    def work():
-        failures.extend(1 for _ in range(10) if not np.allclose(qp.gradient(*qp.values)[1], expected, atol=1e-10))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-    assert not failures
 
 
 def test_a_problem_without_parameters():

@@ -1,10 +1,5 @@
 """PyTorch: every transformation of a layer, on the same few cases."""
 
-import copy
-import io
-import pickle
-import threading
-
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -223,34 +218,6 @@ def test_batched_autograd_grad_says_what_to_use(qp):
         torch.autograd.grad(f(L, p, G, h), p, torch.eye(5, dtype=p.dtype), is_grads_batched=True)
 
 
-@pytest.mark.parametrize(
-    "duplicate",
-    [
-        pytest.param(copy.deepcopy, id="deepcopy"),
-        pytest.param(lambda layer: pickle.loads(pickle.dumps(layer)), id="pickle"),
-        pytest.param(lambda layer: torch.load(_saved(layer), weights_only=False), id="torch.save"),
-    ],
-)
-@pytest.mark.parametrize("name", ["qp", "geometric", "psd_variable"])
-def test_copies(name, duplicate):
-    layer, values = make(name)
-    out = layer(*values)
-    twin = duplicate(layer)
-    assert twin._handle is not layer._handle
-    del layer
-    a = leaves(values)
-    again = twin(*a)
-    assert all(torch.equal(x, y) for x, y in zip(out, again, strict=True))
-    sum(o.sum() for o in again).backward()
-
-
-def _saved(layer):
-    buffer = io.BytesIO()
-    torch.save(layer, buffer)
-    buffer.seek(0)
-    return buffer
-
-
 def test_a_layer_inside_of_a_module():
     layer, values = make("qp")
 
@@ -270,25 +237,6 @@ def test_a_layer_inside_of_a_module():
     assert torch.allclose(g["linear.weight"], model.linear.weight.grad)
     assert model.eval()(z).shape == (3, 5)
     assert list(model.state_dict()) == ["linear.weight", "linear.bias"]
-
-
-def test_threads_share_a_layer():
-    layer, values = make("qp")
-    expected = layer(*values)[0]
-    failures = []
-
-    def work(seed):
-        for _ in range(10):
-            p = values[1].clone().requires_grad_()
-            out = layer(values[0], p, *values[2:])[0]
-            out.sum().backward()
-            if not torch.equal(out, expected):
-                failures.append(seed)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
-    assert not failures
 
 
 def test_results_own_their_memory(qp):

@@ -11,6 +11,8 @@ from pkgutil import iter_modules
 from ..errors import MissingDependencyError, ProblemError
 from ..program import ConeDims, Structure
 from .base import Solver
+from .epigraph import Epigraph
+from .options import known, neutral, requested
 
 
 def _discover() -> dict[str, type[Solver]]:
@@ -56,11 +58,32 @@ def ladder(structure: Structure, name: str | None = None, args: dict | None = No
 
     args: options of the first solver. The others of the default ladder get those that they have as well.
     """
+    args = neutral(args)
     names = choose(structure.cones, name, quadratic=bool(structure.P.nnz))
-    first = SOLVERS[names[0]](structure, args)
-    known = [(SOLVERS[n], SOLVERS[n].options | set(SOLVERS[n].aliases)) for n in names[1:]]
-    steps = [first, *(kind(structure, {k: v for k, v in (args or {}).items() if k in has}) for kind, has in known)]
+    _check_known(args, names[0])
+    steps = [_made(names[0], structure, args)]
+    for other in names[1:]:
+        has = known(SOLVERS[other].options, SOLVERS[other].spelled)
+        steps.append(_made(other, structure, {k: v for k, v in args.items() if k in has}))
     return steps + [tight for tight in (step.tighter() for step in steps) if tight is not None]
 
 
-__all__ = ["SOLVERS", "Solver", "choose", "ladder", "solver_named"]
+def _made(name, structure, args):
+    kind = SOLVERS[name]
+    takes = kind.quadratic and (structure.m or not kind.needs_rows)
+    return kind(structure, args) if takes or not structure.P.nnz else Epigraph(kind, structure, args)
+
+
+def _check_known(args, name):
+    """Raise ProblemError for an option that this solver does not have and others do, with their names."""
+    for key in args:
+        if key not in known(SOLVERS[name].options, SOLVERS[name].spelled):
+            others = [k for k, kind in sorted(SOLVERS.items()) if key in kind.options]
+            if others:
+                raise ProblemError(
+                    f"solver {name!r} has no option {key!r}, which is one of: {', '.join(others)}; name the solver, as in "
+                    f"solver={others[0]!r}, or leave the option out"
+                )
+
+
+__all__ = ["SOLVERS", "Solver", "choose", "ladder", "neutral", "requested", "solver_named"]

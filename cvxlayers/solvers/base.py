@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from ..errors import MissingDependencyError, ProblemError
 from ..program import ConeDims, ConeProgram, Solution, Status, Structure
 from ..threads import each_item
+from .options import known, native, neutral
 
 
 class Solver(ABC):
@@ -25,14 +26,14 @@ class Solver(ABC):
 
     Class attributes: `name`; `package`, what must be importable; `cones`, the kinds it takes; `quadratic`, whether it
     takes P; `needs_rows`, whether m = 0 is beyond it; `warm_starts`, whether a warm start is of use to it; `rank`, its
-    place in the default ladder (None: only by name); `options`, the names of the settings that `solver_args` may hold, in
-    the package's spelling; `aliases`, other spellings of them; `defaults`, where ours differ from the package's; `tight`,
-    the settings of `tighter`.
+    place in the default ladder (None: only by name); `options`, the names of its settings in the package's spelling;
+    `spelled`, what it calls the options that all solvers have (see `options`); `defaults`, where ours differ from the
+    package's; `tight`, the settings of `tighter`.
     An instance may keep a workspace; it must be safe to call from several threads, survive pickle, deepcopy and fork,
     and its answer must depend on its arguments alone.
     """
 
-    name: ClassVar[str]
+    name: str
     package: ClassVar[str]
     cones: frozenset[str]
     quadratic: ClassVar[bool] = True
@@ -40,14 +41,12 @@ class Solver(ABC):
     warm_starts: ClassVar[bool] = False
     rank: ClassVar[int | None] = None
     options: frozenset[str] = frozenset()
-    aliases: dict[str, tuple[str, ...]] = {}
+    spelled: dict[str, tuple[str, ...]] = {}
     defaults: dict = {}
     tight: dict = {}
 
     def __init__(self, structure: Structure, args: dict | None = None):
-        if args is not None and not isinstance(args, dict):
-            raise ProblemError(f"solver_args is a {type(args).__name__}; expected a dictionary of options")
-        self.structure, self.args = structure, dict(args or {})
+        self.structure, self.args = structure, neutral(args)
         if not self.installed():
             raise MissingDependencyError(
                 f"solver {self.name!r} needs the package {self.package!r}, which is not installed; pip install {self.package}"
@@ -62,12 +61,11 @@ class Solver(ABC):
             raise ProblemError(f"solver {self.name!r} has no quadratic objective; compile with quadratic=False")
         if self.needs_rows and not structure.m:
             raise ProblemError(f"solver {self.name!r} needs at least one constraint; leave solver=None")
-        unknown = sorted(set(self.args) - self.options - set(self.aliases))
+        names = known(self.options, self.spelled)
+        unknown = sorted(set(self.args) - set(names), key=str)
         if unknown:
-            names = ", ".join(sorted(self.options | set(self.aliases))) or "none"
-            raise ProblemError(f"solver {self.name!r} has no option {unknown[0]!r}; it has: {names}")
-        spelled = {name: value for key, value in self.args.items() for name in self.aliases.get(key, ())}
-        self.settings = {**self.defaults, **spelled, **{k: v for k, v in self.args.items() if k not in self.aliases}}
+            raise ProblemError(f"solver {self.name!r} has no option {unknown[0]!r}; it has: {', '.join(names)}")
+        self.settings = {**self.defaults, **native(self.args, self.options, self.spelled)}
 
     @classmethod
     def installed(cls) -> bool:
@@ -84,8 +82,12 @@ class Solver(ABC):
         """
 
     def tighter(self) -> Solver | None:
-        """The same solver with its tolerances at the limit of what it can reach; None where this one is there."""
-        args = {**self.args, **self.tight}
+        """The same solver with its tolerances at the limit of what it can reach; None where this one is there.
+
+        A limit of iterations that the caller has set stays.
+        """
+        limits = {k: v for k, v in self.args.items() if k == "max_iter"}
+        args = {**self.args, **neutral(self.tight), **limits}
         return None if args == self.args else type(self)(self.structure, args)
 
 

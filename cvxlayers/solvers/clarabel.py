@@ -76,7 +76,6 @@ class Clarabel(ItemSolver):
             "chordal_decomposition_merge_method",
         }
     )
-    aliases = {"eps": _TOLERANCES, "max_iters": ("max_iter",)}
     # As for Moreau. Beyond 1e-10 more and more problems end "almost solved", with a point that is no worse for it.
     defaults = {**dict.fromkeys(_TOLERANCES, 1e-10), "max_threads": 1, "verbose": False}
     tight = dict.fromkeys(_TOLERANCES, 1e-11)

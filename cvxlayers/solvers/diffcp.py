@@ -49,7 +49,7 @@ class Diffcp(ItemSolver):
         below = _METHODS[self.method]
         self.cones = Diffcp.cones & below.cones  # these belong to the method
         self.options = below.options | {"solve_method"}
-        self.aliases, self.defaults, self.tight = below.aliases, below.defaults, below.tight
+        self.spelled, self.defaults, self.tight = below.spelled, below.defaults, below.tight
         if self.method == "Clarabel" and max(structure.cones.psd, default=0) > 3:
             raise ProblemError(
                 "diffcp with Clarabel returns y and s of matrices beyond 3 x 3 in the wrong order; "

@@ -25,14 +25,14 @@ _STATUS = {
 
 
 class ECOS(ItemSolver):
-    """`eps` sets abstol, reltol and feastol."""
+    """Few iterations, all of them on one thread."""
 
     name = "ecos"
     package = "ecos"
     cones = frozenset({"zero", "nonneg", "soc", "exp"})
     quadratic = False
     options = frozenset({*_TOLERANCES, "abstol_inacc", "reltol_inacc", "feastol_inacc", "max_iters", "verbose"})
-    aliases = {"eps": _TOLERANCES, "max_iter": ("max_iters",)}
+    spelled = {"tol_gap_abs": ("abstol",), "tol_gap_rel": ("reltol",), "tol_feas": ("feastol",), "max_iter": ("max_iters",)}
     defaults = {**dict.fromkeys(_TOLERANCES, 1e-10), "verbose": False}
     tight = dict.fromkeys(_TOLERANCES, 1e-12)
 

@@ -54,7 +54,7 @@ _BATCH_SIZES, _THREADS = 4, os.cpu_count() or 1  # idle solvers that are kept: t
 
 
 class Moreau(Solver):
-    """The whole batch in one call. `solver`: "auto", "active_set" or "ipm"; `eps` is for the latter.
+    """The whole batch in one call. `solver`: "auto", "active_set" or "ipm"; tol_... are for the latter.
 
     The active-set method cannot see that a problem is unbounded, and on a singular P it can fail, or return a wrong point
     as solved (the caller tests the residual). In "auto" the items that it gives up go to the interior-point method, and
@@ -66,7 +66,7 @@ class Moreau(Solver):
     cones = frozenset({"zero", "nonneg", "soc", "psd", "exp", "power"})
     rank = 10
     options = _TOP | _ACTIVE_SET | _IPM
-    aliases = {"eps": _TOLERANCES, "max_iters": ("max_iter", "iter_limit")}
+    spelled = {"max_iter": ("max_iter", "iter_limit")}
     # 1e-10 takes 1.5 iterations more than 1e-8 and leaves v = y - s at 1e-6 to 1e-5, from where Newton converges,
     # instead of 1e-5 to 1e-3.
     defaults = {**dict.fromkeys(_TOLERANCES, 1e-10), "solver": "auto"}
@@ -154,9 +154,9 @@ class Moreau(Solver):
 
     def _take(self, batch):
         """A compiled solver for this batch size. It holds the problem it works on: each call needs one for itself."""
+        if self._pid != os.getpid():
+            self._forget()  # after a fork: another thread may have held the lock
         with self._lock:
-            if self._pid != os.getpid():
-                self._idle, self._pid = OrderedDict(), os.getpid()
             engines = self._idle.get(batch)
             if engines:
                 return engines.pop()

@@ -17,7 +17,7 @@ _STATUS = {1: Status.SOLVED, 2: Status.INACCURATE, -1: Status.UNBOUNDED, -2: Sta
 
 
 class SCS(ItemSolver):
-    """First order: cheap iterations, many of them. `eps` sets eps_abs and eps_rel."""
+    """First order: cheap iterations, many of them."""
 
     name = "scs"
     package = "scs"
@@ -42,7 +42,13 @@ class SCS(ItemSolver):
             "verbose",
         }
     )
-    aliases = {"eps": ("eps_abs", "eps_rel"), "max_iter": ("max_iters",)}
+    spelled = {
+        "tol_gap_abs": ("eps_abs",),
+        "tol_gap_rel": ("eps_rel",),
+        "tol_feas": ("eps_abs",),  # one tolerance for both
+        "max_iter": ("max_iters",),
+        "time_limit": ("time_limit_secs",),
+    }
     # 1e-8 leaves v = y - s at 1e-8 to 1e-6, from where Newton converges; at 1e-9 a linear objective over n = 60 with
     # SOC and PSD cones ran into 20000 iterations for 1 item of 4. QDLDL: others bring threads of their own.
     defaults = {"eps_abs": 1e-8, "eps_rel": 1e-8, "max_iters": 20_000, "linear_solver": "qdldl", "verbose": False}
