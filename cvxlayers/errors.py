@@ -1,5 +1,8 @@
 """Every error this library raises on purpose; each message names the object, what was found, what was expected, what to do."""
 
+import functools
+import sys
+
 
 class ProblemError(ValueError):
     """The problem, or a value of one of its parameters, is outside of what a layer can represent."""
@@ -12,8 +15,13 @@ class ShapeError(ValueError):
 class SolverError(RuntimeError):
     """Items of the batch have no solution that passes the residual test.
 
-    items: tuple of flat batch indices; statuses: tuple of Status, one for each of them.
+    items: tuple of flat batch indices; statuses: tuple of Status, one for each of them. Where diffcp is loaded it is a
+    diffcp.SolverError as well, which code written for cvxpylayers 0.1 expects.
     """
+
+    def __new__(cls, *args):
+        other = getattr(sys.modules.get("diffcp"), "SolverError", None)
+        return super().__new__(_both(cls, other) if other and cls is SolverError else cls, *args)
 
     def __init__(self, message, items=(), statuses=()):
         super().__init__(message)
@@ -21,7 +29,12 @@ class SolverError(RuntimeError):
         self.statuses = tuple(statuses)
 
     def __reduce__(self):  # RuntimeError would lose the extra fields in a worker process
-        return type(self), (self.args[0], self.items, self.statuses)
+        return SolverError, (self.args[0], self.items, self.statuses)
+
+
+@functools.cache
+def _both(cls, other):
+    return type(cls.__name__, (cls, other), {"__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 class MissingDependencyError(ImportError):

@@ -67,7 +67,7 @@ class Interface:
     @staticmethod
     def _start(warm_start):
         """The arrays (x, y, s) of a warm start."""
-        if warm_start is None:
+        if warm_start is None or isinstance(warm_start, bool):  # cvxpylayers 1.x: a start that the layer would have kept
             return ()
         if not isinstance(warm_start, Info):
             found = type(warm_start).__name__

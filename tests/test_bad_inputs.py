@@ -73,7 +73,7 @@ def test_problems_without_a_layer(name, make):
     arguments, options, kind, message = ROWS[name]()
     with pytest.raises(kind, match=message) as error:
         make(*arguments, **options)
-    assert type(error.value) is kind
+    assert kind in type(error.value).__mro__[:2]  # where diffcp is loaded, a SolverError is its error, too
 
 
 SPELLINGS = {
@@ -115,7 +115,7 @@ def test_calls_with_objects(fw, name):
     make, options, kind, message = OBJECTS[name]
     with pytest.raises(kind, match=message) as error:
         fw.module.CvxpyLayer(*box())(*make(fw), **options)
-    assert type(error.value) is kind
+    assert kind in type(error.value).__mro__[:2]  # where diffcp is loaded, a SolverError is its error, too
 
 
 @pytest.mark.parametrize("framework, name", [(f, name) for f, kinds in OWN.items() for name in kinds])
@@ -146,7 +146,7 @@ def test_bad_values_with_every_solver(name, solver):
     batch = stacked(row.good, row.bad, row.good)
     with pytest.raises(row.error, match=row.message.format(1)) as error:
         layer.forward(*batch)
-    assert type(error.value) is row.error and "item 0" not in str(error.value)
+    assert row.error in type(error.value).__mro__[:2] and "item 0" not in str(error.value)
     nan = layer.with_options(on_error="nan")
     outputs, saved = nan.forward(*batch)
     alone, own = layer.forward(*stacked(row.good, row.good))
@@ -170,7 +170,7 @@ def test_bad_values_in_every_framework(run, name, solver):
     batch = [fw.array(np.stack(values)) for values in zip(row.good, row.bad, row.good, strict=True)]
     with pytest.raises(wrapped or row.error, match=row.message.rstrip("$").format(1)) as error:
         numpy(execute(layer, *batch)[0])  # compiled JAX may raise when the result is waited for
-    assert wrapped or type(error.value) is row.error
+    assert wrapped or row.error in type(error.value).__mro__[:2]
     outputs = execute(lambda *values: layer(*values, on_error="nan"), *batch)
     alone = layer(*(fw.array(np.stack(values)) for values in zip(row.good, row.good, strict=True)))
     for out, expected in zip(outputs, alone, strict=True):

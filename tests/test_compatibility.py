@@ -1,10 +1,12 @@
 """Code written for cvxpylayers 0.1 and 1.x: its positional arguments, its solver names and its options of solvers."""
 
+import pickle
+
 import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import ProblemError
+from cvxlayers import ProblemError, SolverError
 from cvxlayers.layer import ConeLayer
 from cvxlayers.solvers import SOLVERS
 
@@ -225,3 +227,21 @@ def test_bad_items_with_ecos():
     values[1, 0] = np.nan
     found = layer.forward(values)[0][0]
     assert np.isnan(found[1]).all() and np.allclose(found[[0, 2]], 0.5, rtol=0, atol=1e-12)
+
+
+def test_failures_are_diffcps_errors_too(fw):
+    diffcp = pytest.importorskip("diffcp", reason="the optional package diffcp is not installed")
+    b, x = cp.Parameter(), cp.Variable()
+    layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x)), [x >= b, x <= 1]), [b], [x])
+    with pytest.raises(diffcp.SolverError) as error:
+        layer(fw.array(2.0))
+    assert isinstance(error.value, SolverError) and isinstance(error.value, RuntimeError)
+    again = pickle.loads(pickle.dumps(error.value))
+    assert isinstance(again, diffcp.SolverError) and again.items == error.value.items == (0,) and str(again) == str(error.value)
+
+
+def test_warm_starts_of_version_1(fw):
+    b, x = cp.Parameter(), cp.Variable()
+    layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x)), [x >= b]), [b], [x])
+    for start in (True, False):
+        np.testing.assert_array_equal(numpy(layer(fw.array(2.0), warm_start=start)[0]), numpy(layer(fw.array(2.0))[0]))
