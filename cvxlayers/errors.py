@@ -21,7 +21,7 @@ class SolverError(RuntimeError):
 
     def __new__(cls, *args):
         other = getattr(sys.modules.get("diffcp"), "SolverError", None)
-        return super().__new__(_both(cls, other) if other and cls is SolverError else cls, *args)
+        return super().__new__(_both(other) if other and cls is SolverError else cls, *args)
 
     def __init__(self, message, items=(), statuses=()):
         super().__init__(message)
@@ -33,8 +33,8 @@ class SolverError(RuntimeError):
 
 
 @functools.cache
-def _both(cls, other):
-    return type(cls.__name__, (cls, other), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+def _both(other):
+    return type("SolverError", (SolverError, other), {"__module__": __name__, "__doc__": SolverError.__doc__})
 
 
 class MissingDependencyError(ImportError):
