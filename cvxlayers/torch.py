@@ -104,8 +104,8 @@ def _array(tensor):
 
 
 def _tensor(array):
-    """A tensor of its own: no memory shared with other results or with the arguments."""
-    return torch.from_numpy(np.array(array, order="C"))
+    """A tensor of its own: no memory shared with others. NumPy's strides of an empty array are zero: no view_as_complex."""
+    return torch.from_numpy(np.array(array, order="C")) if array.size else torch.empty(array.shape, dtype=torch.float64)
 
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())

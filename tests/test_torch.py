@@ -178,6 +178,16 @@ def test_an_empty_batch(name):
     assert all(v.grad.shape == v.shape for v in empty)
 
 
+def test_an_empty_batch_of_complex_numbers():
+    a, z = cp.Parameter(2, complex=True), cp.Variable(complex=True)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.square(cp.real(z))), [z == a[0] + 2 * a[1]]), [a], [z])
+    values = torch.zeros(0, 2, dtype=torch.complex128, requires_grad=True)
+    (out,) = layer(values)
+    assert out.shape == (0,) and out.dtype == torch.complex128
+    out.abs().sum().backward()
+    assert values.grad.shape == (0, 2)
+
+
 def test_partial_gradients_and_single_outputs():
     layer, values = make("qp")
     h = values[3].clone().requires_grad_()
