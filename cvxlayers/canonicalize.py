@@ -29,7 +29,7 @@ from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.settings import PARAM_PROB
 
 from .checks import check_parametrization, check_problem
-from .duals import dual_matrix
+from .duals import Compiled, dual_matrix
 from .errors import ProblemError
 from .lifting import Lifted, lift
 from .param_map import LinearTerm, ParamMap
@@ -117,7 +117,8 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     _check_arguments(problem, parameters, outputs)
     lifting = lift(problem, parameters, gp=gp, quadratic=quadratic)
     check_parametrization(lifting.problem, gp=gp, quadratic=quadratic)
-    pp, chain = _compile(lifting.problem, gp, quadratic)
+    compiled = _compile(lifting.problem, gp, quadratic)
+    pp, chain, _ = compiled
     features, sizes, selection = _selection(lifting.parameters, pp, chain)
     rows = _Rows(pp.constraints)
     structure, matrices = _tensors(pp, rows, selection)
@@ -130,13 +131,14 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     known = {p.id: info for p, info in zip(parameters, infos, strict=True)}
     known |= {p.id: _parameter_info(None, p, False) for p in lifting.parameters if p.id not in known}
     solved = [lifting.replaced.get(o.id, o) for o in outputs]
-    recovery = Recovery([_output(o, pp, chain, rows, problem.constraints, gp) for o in solved])
+    duals = {d.id: (c, k) for c in problem.constraints for k, d in enumerate(c.dual_variables)}
+    recovery = Recovery([_output(o, duals, compiled, rows, gp) for o in solved])
     return Canonical(
         structure,
         param_map,
         recovery,
         infos,
-        tuple(OutputInfo(o.name(), o.shape, o.is_complex()) for o in outputs),
+        tuple(OutputInfo(o.name(), o.shape, duals.get(o.id, (o,))[0].is_complex()) for o in outputs),
         (-1.0 if isinstance(problem.objective, cp.Maximize) else 1.0, gp),
         tuple(known[lifting.parameters[i].id] for i, _ in features),
         lifting.records,
@@ -191,7 +193,7 @@ def _compile(problem, gp, quadratic):
             ]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY expression")  # CVXPY's own reading
-                data, _ = chain.apply(problem)
+                data, inverse = chain.apply(problem)
         except (
             cp.error.DPPError,
             cp.error.DCPError,
@@ -220,7 +222,7 @@ def _compile(problem, gp, quadratic):
     for p in parameters:
         if p.size and p.id not in reached and not reached.intersection(images.get(p.id, ())):
             raise ProblemError(f"CVXPY dropped the parameter {p.name()!r} while compiling: the solution would not depend on it")
-    return pp, chain
+    return Compiled(pp, chain, inverse)
 
 
 class _Rows:
@@ -337,13 +339,12 @@ def _mirrored(p):
     return p.size > 1 and any(p.attributes[kind] for kind in ("symmetric", "PSD", "NSD", "hermitian"))
 
 
-def _output(variable, pp, chain, rows, constraints, gp):
-    for constraint in constraints:
-        for k, dual in enumerate(constraint.dual_variables):
-            if dual.id == variable.id:
-                return Output(LinearTerm(dual_matrix(constraint, k, pp, chain, rows)), True, False)
-    n = pp.x.size
-    value = _carry_back(np.arange(1, n + 1, dtype=np.float64), pp, chain).get(variable.id)
+def _output(variable, duals, compiled, rows, gp):
+    if variable.id in duals:
+        constraint, k = duals[variable.id]
+        return Output(LinearTerm(dual_matrix(constraint, k, compiled, rows)), True, False)
+    n = compiled.program.x.size
+    value = _carry_back(np.arange(1, n + 1, dtype=np.float64), compiled.program, compiled.chain).get(variable.id)
     if value is None:
         if variable.size:
             raise ProblemError(

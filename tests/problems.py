@@ -210,7 +210,7 @@ def power_nd():
     return Case(
         cp.Problem(cp.Minimize(cp.sum_squares(w - q[:3]) + cp.square(z - q[3])), [cone]),
         [q],
-        [w, z],
+        [w, z, *cone.dual_variables],
         [np.array([0.3, 0.5, 0.4, 2.0])],
     )
 
@@ -279,13 +279,16 @@ def complex_least_squares():
     def draw(*shape):
         return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
 
-    return Case(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [cp.real(x) <= 0.1]), [A, b], [x], [draw(3, 2), draw(3)])
+    total = cp.sum(x) == 0.05 - 0.2j
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [cp.real(x) <= 0.1, total])
+    return Case(problem, [A, b], [x, total.dual_variables[0]], [draw(3, 2), draw(3)])
 
 
 def hermitian_variable():
     C, X = cp.Parameter((2, 2), hermitian=True), cp.Variable((2, 2), hermitian=True)
     M = np.array([[0.3, 1.0 + 0.5j], [1.0 - 0.5j, -0.4]])
-    return Case(cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0]), [C], [X], [M])
+    cone = X >> 0
+    return Case(cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cone]), [C], [X, cone.dual_variables[0]], [M])
 
 
 def mixed_cones():

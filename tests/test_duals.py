@@ -3,6 +3,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
+from cvxpy.constraints import PowConeND
 
 from cvxlayers import ConeLayer
 
@@ -13,12 +14,12 @@ RNG = np.random.default_rng(0)
 B = RNG.standard_normal((2, 3))
 
 
-def _near(constraint_of, shape=(2, 3), sense=cp.Minimize, value=B, tilt=0.0):
-    """The point of the constraints that is nearest to the parameter; their dual variables."""
-    b, x = cp.Parameter(shape), cp.Variable(shape)
+def _near(constraint_of, shape=(2, 3), sense=cp.Minimize, value=B, **attributes):
+    """The point of the constraints that is nearest to the parameter; their dual variables. attributes: of the point."""
+    b, x = cp.Parameter(shape, complex=np.iscomplexobj(value)), cp.Variable(shape, **attributes)
     constraints = constraint_of(x)
     sign = 1 if sense is cp.Minimize else -1
-    objective = sense(sign * (cp.sum_squares(x - b) + tilt * cp.sum(x)))
+    objective = sense(sign * cp.sum_squares(x - b))
     return Case(cp.Problem(objective, constraints), [b], [d for c in constraints for d in c.dual_variables], [value])
 
 
@@ -26,8 +27,27 @@ def _cone(make, shape, value):
     return _near(lambda x: [make(x)], shape, value=value)
 
 
+def _complex(constraint_of, sense=cp.Minimize, **attributes):
+    return _near(constraint_of, sense=sense, value=B + 1j * B[::-1, ::-1], **(attributes or {"complex": True}))
+
+
+def _hermitian(constraint_of, value=None, sense=cp.Minimize):
+    value = H if value is None else value
+    return _near(constraint_of, value.shape, sense, value, hermitian=True)
+
+
+def _power(alpha, value, axis=0):
+    """The nearest point to `value` in cones W^alpha >= |z|; z is the last entry along the axis."""
+    if axis == 0:
+        return _cone(lambda x: PowConeND(x[:-1], x[-1], alpha), value.shape, value)
+    return _cone(lambda x: PowConeND(x[:, :-1], x[:, -1], alpha, axis=1), value.shape, value)
+
+
 S = RNG.standard_normal((3, 3))
 S = S + S.T
+H = S + 1j * np.array([[0.0, 1.0, -0.5], [-1.0, 0.0, 2.0], [0.5, -2.0, 0.0]])
+POINTS = np.array([[0.2, 0.3, 0.5], [0.8, 0.4, 0.3], [0.4, 0.6, 0.2], [0.3, 0.5, 0.5], [0.6, 0.2, 0.4], [2.0, -1.5, 1.7]])
+ALPHA = np.array([[0.1, 0.2, 0.3], [0.3, 0.15, 0.1], [0.2, 0.25, 0.3], [0.25, 0.3, 0.2], [0.15, 0.1, 0.1]])
 CASES = {
     "equality": lambda: _near(lambda x: [x[:, :2] == np.arange(4.0).reshape(2, 2)]),
     "equality of a number": lambda: _near(lambda x: [cp.sum(x) == 1]),
@@ -62,6 +82,26 @@ CASES = {
     "PowCone3D of vectors": lambda: _cone(
         lambda x: cp.PowCone3D(x[0], x[1], x[2], np.array([0.3, 0.7])), (3, 2), np.array([[0.3, 0.4], [0.5, 0.2], [2.0, -1.0]])
     ),
+    "PowConeND": lambda: _power(ALPHA[:, 0], POINTS[:, 0]),
+    "PowConeND, axis 0": lambda: _power(ALPHA, POINTS),
+    "PowConeND, axis 1": lambda: _power(ALPHA.T, POINTS.T, axis=1),
+    "PowConeND of two": lambda: _power(np.array([[0.3, 0.6], [0.7, 0.4]]), POINTS[3:, :2]),
+    "PowConeND, three in a vector": lambda: _power(np.array([0.2, 0.3, 0.5]), POINTS[2:, 2]),
+    "complex equality": lambda: _complex(lambda z: [z[:, :2] == np.array([[1.0, 2j], [1j, 0.0]])]),
+    "complex equality, maximize": lambda: _complex(lambda z: [z[:, :2] == np.ones((2, 2))], sense=cp.Maximize),
+    "complex equality of a number": lambda: _complex(lambda z: [cp.sum(z) == 1]),
+    "complex equality, promoted": lambda: _complex(lambda z: [z[0] == 1 + 1j]),
+    "complex equality with a map": lambda: _complex(
+        lambda z: [np.array([[1.0, 2j]]) @ z == np.ones((1, 3)), cp.imag(z) <= 0.4]
+    ),
+    "complex Zero": lambda: _complex(lambda z: [cp.Zero(cp.sum(z, axis=1) - 1j)]),
+    "imaginary equality": lambda: _complex(lambda z: [z[0] == 1j * np.arange(3.0)], imag=True),
+    "imaginary Zero": lambda: _complex(lambda z: [cp.Zero(z[:, 0] - 1j * np.ones(2))], imag=True),
+    "hermitian PSD": lambda: _hermitian(lambda z: [z >> 0]),
+    "hermitian NSD, shifted": lambda: _hermitian(lambda z: [z << 0.1 * np.eye(3)]),
+    "hermitian PSD, maximize": lambda: _hermitian(lambda z: [z >> 0], sense=cp.Maximize),
+    "hermitian PSD of order one": lambda: _hermitian(lambda z: [z >> 0], -np.ones((1, 1)) + 0j),
+    "PSD of a real part": lambda: _hermitian(lambda z: [cp.real(z) >> 0]),
 }
 
 
@@ -76,7 +116,7 @@ def test_values_are_cvxpys(name):
     expected = cvxpy_solution(case)
     assert max(np.abs(e).max() for e in expected) > 1e-2
     for out, value in zip(outputs, expected, strict=True):
-        np.testing.assert_allclose(out[0], value.ravel(), rtol=1e-4, atol=3e-5)  # Clarabel's own accuracy
+        np.testing.assert_allclose(out, *flat([value]), rtol=1e-4, atol=3e-5)  # Clarabel's own accuracy
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -88,7 +128,7 @@ def test_derivatives_are_central_differences(name):
     t = RNG.standard_normal(case.values[0].shape)
     if case.values[0] is S:
         t = t + t.T
-    t = flat([t])
+    t = flat([t + 1j * t[::-1] if np.iscomplexobj(case.values[0]) else t])
     found = layer.jvp(saved, *t)
     assert max(np.abs(f).max() for f in found) > 1e-3
     for f, expected in zip(found, central(lambda v: layer.forward(*v)[0], theta, t), strict=True):
@@ -99,7 +139,11 @@ def test_derivatives_are_central_differences(name):
     assert left == pytest.approx(right, rel=1e-10, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["equality", "both", "SOC, axis 0", "SOC, axis 1", "PSD", "ExpCone of matrices"])
+BATCHED = ["equality", "both", "SOC, axis 0", "SOC, axis 1", "PSD", "ExpCone of matrices"]
+BATCHED += ["PowConeND, axis 1", "complex equality", "hermitian PSD"]
+
+
+@pytest.mark.parametrize("name", BATCHED)
 def test_a_batch_is_its_items(name):
     case = CASES[name]()
     layer = ConeLayer(case.problem, case.parameters, case.variables)
@@ -124,3 +168,48 @@ def test_duals_are_sensitivities_of_the_optimal_value(sense, sign):
 
     dual = layer.forward(np.array([[1.0]]))[0][1][0, 0]
     assert (optimum(1 + 1e-5) - optimum(1 - 1e-5)) / 2e-5 == pytest.approx(sign * dual, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["moreau", "clarabel", "scs"])
+def test_a_hermitian_dual_is_that_of_the_complex_problem(solver):
+    """The nearest positive semidefinite matrix to H has the dual variable -2 min(H, 0), whichever real one the solver finds."""
+    case = CASES["hermitian PSD"]()
+    layer = ConeLayer(case.problem, case.parameters, case.variables, solver=solver)
+    l, Q = np.linalg.eigh(H)
+    expected = (Q * np.maximum(-2 * l, 0)) @ Q.conj().T
+    np.testing.assert_allclose(layer.forward(*flat(case.values))[0][0], *flat([expected]), rtol=0, atol=1e-8)
+
+
+def test_complex_duals_are_sensitivities_of_the_optimal_value():
+    """X >> U and X[0, 1] == w: df* = Re tr(Y^H dU) - Re(conj(y) dw). CVXPY's Y is not even Hermitian here (1.9.3, Clarabel)."""
+    U, w, X = cp.Parameter((3, 3), hermitian=True), cp.Parameter(complex=True), cp.Variable((3, 3), hermitian=True)
+    cone, corner = X >> U, X[0, 1] == w
+    duals = [cone.dual_variables[0], corner.dual_variables[0]]
+    layer = ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - H)), [cone, corner]), [U, w], [X, *duals])
+    theta, t = flat([0.1 * np.eye(3) + 0j, 0.1 + 0.2j]), flat([H[::-1, ::-1].conj(), 0.7 - 0.4j])
+    _, Y, y = layer.forward(*theta)[0]
+    (found,) = central(lambda v: [((layer.forward(*v)[0][0] - flat([H])[0]) ** 2).sum()], theta, t)
+    assert (Y * t[0]).sum() - (y * t[1]).sum() == pytest.approx(found, rel=1e-7)
+    assert abs((Y * t[0]).sum()) > 0.1 and abs((y * t[1]).sum()) > 0.1
+
+
+def test_second_derivatives_of_complex_duals():
+    """d2Y along (t, t) by central differences of the first derivative."""
+    for name in ("hermitian PSD", "complex equality with a map", "PowConeND, axis 0"):
+        case = CASES[name]()
+        layer = ConeLayer(case.problem, case.parameters, case.variables)
+        theta = flat(case.values)
+        t = [RNG.standard_normal(v.shape) for v in theta]
+        found = layer.jvp2(layer.forward(*theta)[1], t, t)
+        expected = central(lambda v, layer=layer, t=t: layer.jvp(layer.forward(*v)[1], *t), theta, t)
+        for f, e in zip(found, expected, strict=True):
+            np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-6)
+
+
+def test_a_complex_equality_that_is_lifted():
+    g, h, b, z = cp.Parameter(), cp.Parameter(), cp.Parameter(2, complex=True), cp.Variable(2, complex=True)
+    row = g * h * z[0] == 1j
+    layer = ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - b)), [row]), [g, h, b], [row.dual_variables[0]])
+    assert layer.lifted
+    found = layer.forward(*flat([3.0, 0.5, np.array([0.2, 0.0j])]))[0][0]
+    np.testing.assert_allclose(found, [[2 * 0.2 / 1.5, -2 / 1.5**2]], atol=1e-12)  # g h z0 = i and 2 (z0 - b0) + g h y = 0

@@ -187,10 +187,12 @@ def test_a_parameter_without_effect_has_zero_gradient(fw):
     assert not numpy(g[1]).any() and numpy(g[0]).any()
 
 
-def test_duals_have_cvxpys_values(fw):
-    layer, values = make(fw, "socp")
-    for out, expected in zip(layer(*map(fw.array, values)), cvxpy_solution(CASES["socp"]()), strict=True):
+@pytest.mark.parametrize("name", ["socp", "complex_least_squares", "hermitian_variable", "power_nd"])
+def test_duals_have_cvxpys_values(fw, name):
+    layer, values = make(fw, name)
+    for out, expected in zip(layer(*map(fw.array, values)), cvxpy_solution(CASES[name]()), strict=True):
         np.testing.assert_allclose(numpy(out), expected, atol=2e-5)  # Clarabel's own accuracy in x
+        assert numpy(out).dtype == expected.dtype and numpy(out).shape == expected.shape
 
 
 ERRORS = [
