@@ -57,5 +57,5 @@ def flatten(arrays):
         if a.size == a.shape[-1] and math.prod(a.shape[:-1]) == 1:
             flat.append(a.reshape(1, a.shape[-1]))
         else:
-            flat.append(np.broadcast_to(a, lead + a.shape[-1:]).reshape(-1, a.shape[-1]))
+            flat.append(np.broadcast_to(a, lead + a.shape[-1:]).reshape(math.prod(lead), a.shape[-1]))
     return lead, flat

@@ -5,7 +5,8 @@
 The operations are Linear, Product, Matmul, Unary, Norm, Largest and Root; everything else is composed of these. Nodes are
 float64 arrays (..., size), flattened in C order, and their leading dimensions broadcast. Each operation knows its value, its
 derivative along tangents (jvp) and back (vjp), and both once more: jvp2 is its curvature along s and t, vjp2 the gradient of
-<g, jvp(t)>. At a kink the derivative is one element of the generalized derivative, with 0 for abs and norms at 0.
+<g, jvp(t)>. At a kink the derivative is one element of the generalized derivative, with 0 for abs and norms at 0. A slope may
+be infinite (of the root at 0); times zero it is zero.
 """
 
 from __future__ import annotations
@@ -74,16 +75,16 @@ class Product(NamedTuple):
         return v * w
 
     def jvp(self, v, t):
-        return t[0] * v[1] + v[0] * t[1]
+        return _times(t[0], v[1]) + _times(v[0], t[1])
 
     def vjp(self, v, g):
-        return g * v[1], g * v[0]
+        return _times(g, v[1]), _times(g, v[0])
 
     def jvp2(self, v, s, t):
-        return s[0] * t[1] + t[0] * s[1]
+        return _times(s[0], t[1]) + _times(t[0], s[1])
 
     def vjp2(self, v, t, g):
-        return g * t[1], g * t[0]
+        return self.vjp(t, g)  # bilinear: the same, at t
 
 
 class Matmul(NamedTuple):
@@ -96,23 +97,26 @@ class Matmul(NamedTuple):
     def value(self, v, w):
         return _flat(_square(v, self.rows, self.inner) @ _square(w, self.inner, self.cols))
 
+    def _product(self, v, w):
+        return _flat(_matmul(_square(v, self.rows, self.inner), _square(w, self.inner, self.cols)))
+
     def jvp(self, v, t):
-        return self.value(t[0], v[1]) + self.value(v[0], t[1])
+        return self._product(t[0], v[1]) + self._product(v[0], t[1])
 
     def vjp(self, v, g):
         G = _square(g, self.rows, self.cols)
         left, right = _square(v[0], self.rows, self.inner), _square(v[1], self.inner, self.cols)
-        return _flat(G @ right.swapaxes(-1, -2)), _flat(left.swapaxes(-1, -2) @ G)
+        return _flat(_matmul(G, right.swapaxes(-1, -2))), _flat(_matmul(left.swapaxes(-1, -2), G))
 
     def jvp2(self, v, s, t):
-        return self.value(s[0], t[1]) + self.value(t[0], s[1])
+        return self._product(s[0], t[1]) + self._product(t[0], s[1])
 
     def vjp2(self, v, t, g):
         return self.vjp(t, g)  # bilinear: the same, at t
 
 
 class Unary(NamedTuple):
-    """A function of `UNARY` of each entry, with its number. An infinite slope times zero is zero."""
+    """A function of `UNARY` of each entry, with its number."""
 
     name: str
     number: float = 0.0
@@ -178,10 +182,10 @@ class Largest(NamedTuple):
         return v[..., self.groups].argmax(-1)[..., None] == np.arange(self.groups.shape[1])
 
     def jvp(self, v, t):
-        return (self._chosen(v[0]) * t[0][..., self.groups]).sum(-1)
+        return _times(self._chosen(v[0]), t[0][..., self.groups]).sum(-1)
 
     def vjp(self, v, g):
-        return (_ungrouped(self.groups, self._chosen(v[0]) * g[..., None]),)
+        return (_ungrouped(self.groups, _times(self._chosen(v[0]), g[..., None])),)
 
     def jvp2(self, v, s, t):
         return None
@@ -359,8 +363,15 @@ def _spread(grads, places, parts):
             grads[place] = part if grads[place] is None else grads[place] + part
 
 
-def _times(t, slope):
-    return np.where(t == 0, 0.0, t * slope)
+def _times(a, b):
+    """a b, entry by entry; 0 where one of them is 0, even if the other one is an infinite slope."""
+    return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
+def _matmul(V, W):
+    """V W by the same rule."""
+    out = V @ W
+    return out if np.isfinite(out).all() else _times(V[..., None], W[..., None, :, :]).sum(-2)
 
 
 def _square(v, rows, cols):

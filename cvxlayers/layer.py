@@ -86,10 +86,11 @@ class ConeLayer(DiffMap):
         return other
 
     def fingerprint(self) -> str:
-        """A digest of the compiled problem, the solvers with their options, and the derivative; names do not count."""
+        """A digest of the compiled problem and of all options of the layer; names do not count."""
         S, maps = self.structure, self.param_map
         words, formula_arrays = maps.formulas.facts()
-        facts: list = [S.n, S.cones, *words, str(self.derivative), self.on_error]
+        facts: list = [S.n, S.cones, *words, self.on_error, bool(self.verbose)]
+        facts += [self.derivative.name, sorted(self.derivative.settings.items())]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in (*self.parameters, *self.features)]
         facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]
         facts += [(solver.name, sorted(solver.settings.items())) for solver in self.solvers]

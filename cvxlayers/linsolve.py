@@ -193,7 +193,7 @@ class ItemFactors:
         self.lead = np.broadcast_shapes(P.shape[:-1], A.shape[:-1], v.shape[:-1])
         P, A, v = (np.broadcast_to(a, self.lead + a.shape[-1:]) for a in (P, A, v))
         more = np.zeros(self.lead) if delta is None else delta
-        self.items = {i: _Factor(System(structure, P[i], A[i], v[i]), more[i]) for i in np.ndindex(self.lead)}
+        self.items = {i: _Factor(System(structure.item(i), P[i], A[i], v[i]), more[i]) for i in np.ndindex(self.lead)}
         self.singular = np.array([self.items[i].singular for i in np.ndindex(self.lead)], bool).reshape(self.lead)
 
     def inverse(self, r):

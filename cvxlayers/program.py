@@ -140,6 +140,10 @@ class Structure:
             raise ValueError("Structure: the pattern of P must be symmetric")
         self.K = ProductCone(cones)
 
+    def item(self, index) -> Structure:
+        """The structure of one item of a batch, where its cone depends on the item."""
+        return self
+
     @cached_property
     def upper(self) -> np.ndarray:
         """Indices of the entries of P with row <= column."""

@@ -76,6 +76,25 @@ def test_smoothed_adjoint_law(name):
     assert abs(inner(c, forward) - inner(layer.vjp(saved, *c), t)) <= 1e-12 * size
 
 
+@pytest.mark.parametrize("name", ["qp", "socp", "psd_variable", "logistic", "mixed_cones", "lp"])
+def test_smoothed_takes_the_factored_path_to_the_same_derivative(name, monkeypatch):
+    """Beyond `linsolve.DENSE`, with another cone for each item of a batch."""
+    _, layer, theta, *_ = layer_with(name, "smoothed", mu=0.1)
+    batch = [*theta[:-1], theta[-1] * np.array([[1.0], [1.001], [1.0]])]
+    outputs, saved = layer.forward(*batch)
+    for module in ("linsolve", "residual", "ladder", "derivatives.implicit", "derivatives.smoothed"):
+        monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+    _, large, *_ = layer_with(name, "smoothed", mu=0.1)
+    out, own = large.forward(*batch)
+    c, t = [np.random.default_rng(0).standard_normal(o.shape) for o in outputs], tangents(layer)
+    for a, b in ((out, outputs), (large.vjp(own, *c), layer.vjp(saved, *c)), (large.jvp(own, *t), layer.jvp(saved, *t))):
+        for found, expected in zip(a, b, strict=True):
+            assert found.shape == expected.shape and relative(found, expected) <= 1e-9
+    columns = [np.stack([x, -2 * x]) for x in c]  # two cotangents for each item, one factorization
+    for g, h in zip(large.vjp([a[None] for a in own], *columns), large.vjp(own, *c), strict=True):
+        assert relative(g[1], -2 * h) <= 1e-10
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
 def test_smoothed_relu_in_closed_form(scale):
     """min 1/2 |x - c|^2, x >= 0: x_mu = (c + sqrt(c^2 + 4 mu)) / 2, whatever the units of c."""

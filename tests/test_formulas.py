@@ -188,6 +188,25 @@ def test_infinite_slopes_do_not_reach_what_has_no_weight():
     assert np.isinf(f.vjp([np.zeros((1, 2))], [np.ones((1, 2))])[0]).all()
 
 
+@pytest.mark.parametrize(
+    "e",
+    [
+        cp.sqrt(cp.sum_squares(b)),
+        cp.sqrt(b @ b),
+        cp.sum(cp.sqrt(cp.multiply(b, b[::-1]))),
+        cp.sum(cp.multiply(b, cp.sqrt(cp.abs(b)))),
+        cp.max(cp.sqrt(cp.hstack([b, 1]))),
+        cp.sqrt(b) @ b,
+    ],
+    ids=str,
+)
+def test_where_an_infinite_slope_meets_a_zero_both_modes_are_zero(e):
+    steps, zero = Steps([b]), np.zeros((1, 3))
+    f = steps.finish([steps.node(e)])
+    np.testing.assert_array_equal(f.jvp([zero], [zero + 1])[0], [[0]])
+    np.testing.assert_array_equal(f.vjp([zero], [np.ones((1, 1))])[0], zero)
+
+
 @pytest.mark.parametrize("rank", [4, 2, 1, 0])
 def test_root(rank):
     """|R e|^2 = e'Pe, with the derivatives of e'Pe, for singular P, too."""

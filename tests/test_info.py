@@ -219,6 +219,21 @@ def test_verbose_prints_one_line_for_a_batch(capsys):
     assert line.endswith(" ms")
 
 
+def test_what_a_layer_does_beside_its_problem_is_part_of_its_identity(capsys):
+    """JAX gives equal static layers the same compiled code."""
+    c, x = cp.Parameter(2), cp.Variable(2)
+    program = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0])
+    silent, loud = (FRAMEWORKS["jax"].module.CvxpyLayer(program, [c], [x], verbose=v) for v in (False, True))
+    solve = jax.jit(lambda layer, v: layer(v)[0])
+    for layer in (silent, loud):
+        solve(layer, np.ones(2, np.float32)).block_until_ready()
+    assert capsys.readouterr().out.startswith("cvxlayers: batch 1, 1 solved by ")
+    near, far = (
+        ConeLayer(program, [c], [x], derivative="smoothed", derivative_options={"mu": mu}) for mu in (0.1, 0.1 + 1e-9)
+    )
+    assert near.fingerprint() != far.fingerprint()
+
+
 def test_a_layer_prints_what_it_has_compiled(fw):
     b, u, x = cp.Parameter(2, name="b"), cp.Parameter(nonneg=True, name="u"), cp.Variable(2, name="x")
     layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x <= u, cp.sum(x) == 1]), [b, u], [x])

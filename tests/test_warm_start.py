@@ -54,6 +54,18 @@ def test_a_bad_start_does_no_harm(fw, start, solver):
     np.testing.assert_allclose(numpy(dual), numpy(y), atol=1e-12)
 
 
+def test_a_problem_without_rows_and_an_empty_batch(fw):
+    q, z = cp.Parameter(2), cp.Variable(2)
+    layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z) - q @ z)), [q], [z])
+    for size in (3, 0):
+        values = np.arange(2.0 * size).reshape(size, 2)
+        _, start = layer(fw.array(values), return_info=True)
+        assert numpy(start.y).shape == (size, 0)
+        (out,), info = layer(fw.array(values), return_info=True, warm_start=start)
+        np.testing.assert_allclose(numpy(out), values, atol=1e-14)
+        assert info.solver_names.tolist() == ["warm start"] * size
+
+
 def test_failures_are_found_from_a_warm_start_too(fw):
     layer = fw.module.CvxpyLayer(*problem(), on_error="nan")
     values = [fw.array(B), fw.array(U), fw.array(0.1)]

@@ -12,8 +12,6 @@ LP-based prediction and optimisation" (2020).
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from ..cones.smooth import SmoothedCone
@@ -50,7 +48,7 @@ class Smoothed(Derivative):
     def _exact(self, saved):
         """The exact derivative of the smoothed problem, and what it has saved."""
         P, A, _, _, _, x, v, y, mu, F = saved
-        return Implicit(_smooth(self.structure, mu)), (P, A, x, v, y, F)
+        return Implicit(_Smooth(self.structure, mu)), (P, A, x, v, y, F)
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
@@ -63,16 +61,20 @@ class Smoothed(Derivative):
         return derivative.vjp(saved, gx, gy)
 
 
-def _smooth(structure, mu):
-    """The structure with its cone smoothed by mu (..., 1)."""
-    smooth = copy.copy(structure)
-    smooth.K = SmoothedCone(structure.K, mu)
-    return smooth
+class _Smooth(Structure):
+    """A structure with its cone smoothed by mu (..., 1)."""
+
+    def __init__(self, structure, mu):
+        vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu))
+
+    def item(self, index):
+        """The cone of one item has that item's mu."""
+        return _Smooth(self.exact, self.mu[index])
 
 
 def _smoothed_point(structure, data, x, v, mu, wanted):
     """x_mu, v_mu, y_mu, mu and the inverse of K there, flat, by Newton's method from the solution, with a line search."""
-    S = _smooth(structure, mu)
+    S = _Smooth(structure, mu)
     r = residual(S, data, x, v)
     todo = wanted.copy()
     inverse = None
