@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SETUP := setup.py pyproject.toml constraints.txt
+SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
 
 .PHONY: demo swap gradients test fuzz soak lint types bench clean

@@ -1,10 +1,58 @@
-"""Package metadata. `pip install .` needs nothing but Python; `make demo` and `make test` do everything else."""
+"""Package metadata, and the native engine: an optional extension. `make demo` and `make test` do everything else."""
 
+import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytest-xdist", "scikit-learn", "scs", "tqdm"]
+
+SOURCES = Path("cvxlayers/native/src")
+FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# The builds of the engine, best first: name, problems in a register, flags. Which one runs is decided when it is loaded.
+BUILDS = {
+    "x86_64": [
+        ("v4_8", 8, ["-march=x86-64-v4", "-mprefer-vector-width=512"]),
+        ("v4_4", 4, ["-march=x86-64-v4"]),
+        ("v4_2", 2, ["-march=x86-64-v4"]),
+        ("v3_4", 4, ["-march=x86-64-v3"]),
+        ("v3_2", 2, ["-march=x86-64-v3"]),
+        ("v2_2", 2, ["-march=x86-64-v2"]),
+    ],
+    "any": [("base_2", 2, [])],
+}
+
+
+class BuildEngine(build_ext):
+    """Compiles the engine once for each build, and leaves out those that this compiler cannot make."""
+
+    def build_extension(self, extension):
+        if self.compiler.compiler_type != "unix":
+            raise CompileError("the native engine needs GCC or Clang; cvxlayers works without it, slower on QPs")
+        machine = platform.machine().lower().replace("amd64", "x86_64")
+        temporary = Path(self.build_temp)
+        with ThreadPoolExecutor() as threads:  # each is a process of the compiler
+            tasks = {b[0]: threads.submit(self._engine, temporary, *b) for b in BUILDS.get(machine, BUILDS["any"])}
+            common = threads.submit(self._objects, [SOURCES / "plan.cpp", SOURCES / "pool.cpp"], temporary, [], [])
+            made = {name: task.result() for name, task in tasks.items() if task.exception() is None}
+        if not made:
+            raise CompileError("the native engine does not compile here; cvxlayers works without it, slower on QPs")
+        names = " ".join(f"X({name})" for name in made)
+        objects = self._objects([SOURCES / "api.cpp"], temporary, [("BUILDS(X)", names)], [])
+        objects += common.result() + [o for part in made.values() for o in part]
+        path = self.get_ext_fullpath(extension.name)
+        self.compiler.link_shared_object(objects, path, extra_postargs=["-pthread"], target_lang="c++")
+
+    def _engine(self, temporary, name, lanes, flags):
+        return self._objects([SOURCES / "engine.cpp"], temporary / name, [("BUILD", name), ("LANES", str(lanes))], flags)
+
+    def _objects(self, sources, directory, macros, flags):
+        options = {"output_dir": str(directory), "macros": macros, "extra_postargs": [*FLAGS, *flags]}
+        return self.compiler.compile([str(s) for s in sources], include_dirs=[str(SOURCES)], **options)
+
 
 setup(
     name="cvxlayers",
@@ -15,7 +63,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cvxlayers", "cvxlayers.*"]),
-    package_data={"cvxlayers": ["py.typed"]},
+    package_data={"cvxlayers": ["py.typed"], "cvxlayers.native": ["src/*"]},
+    ext_modules=[Extension("cvxlayers.native._engine", [str(p) for p in sorted(SOURCES.glob("*.cpp"))], optional=True)],
+    cmdclass={"build_ext": BuildEngine},
     install_requires=[
         "array-api-compat>=1.9",
         "clarabel>=0.10",

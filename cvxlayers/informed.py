@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import activeset
 from .diffmap import DiffMap, Saved
 from .info import REPORT
 from .layer import ConeLayer
@@ -77,9 +78,12 @@ class InformedLayer(DiffMap):
         kink = S.K.at_kink(point.v, 1e-9 * (1 + np.abs(point.v).max(-1, initial=0)))
         singular, rest = point.singular.copy(), np.flatnonzero(found.solved.good & ~point.known)
         if rest.size:
+            some = data.take(rest)
             with blas_for(S.n + S.m):
-                some = data.take(rest)
-                singular[rest] = ItemFactors(S, some.P, some.A, point.v[rest]).singular
+                if S.engine is not None:
+                    singular[rest] = activeset.singular(S, some.P, some.A, point.v[rest])
+                else:
+                    singular[rest] = ItemFactors(S, some.P, some.A, point.v[rest]).singular
         return found.solved.good & (kink | singular)
 
     @property

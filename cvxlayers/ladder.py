@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import SolverError, listed
 from .info import RUNGS
-from .linsolve import DENSE
+from .linsolve import keeps_inverse
 from .program import ConeData, ConeProgram, Solution, Status, Structure
 from .residual import Refined, accepted, refine, tolerance
 from .solvers import Solver
@@ -128,7 +128,7 @@ class _Found:
 def _nothing(structure, batch):
     x, v = np.zeros((batch, structure.n)), np.zeros((batch, structure.m))
     N = structure.n + structure.m
-    inverse = np.zeros((batch, N, N)) if N <= DENSE else None
+    inverse = np.zeros((batch, N, N)) if keeps_inverse(structure) else None
     flags = np.zeros(batch, bool), np.zeros(batch, bool), np.zeros(batch, np.int64)
     return Refined(x, v, v.copy(), np.zeros(batch), inverse, *flags)
 

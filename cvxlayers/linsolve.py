@@ -32,6 +32,16 @@ _NOISE_ROW = 1e-11  # so are whole rows of it; eigenvectors and solutions have e
 _PARALLEL = 2e6  # B N^3 from which on a batch is inverted by several threads
 
 
+def is_small(structure: Structure) -> bool:
+    """Whether K of a batch is inverted as one array."""
+    return structure.n + structure.m <= DENSE
+
+
+def keeps_inverse(structure: Structure) -> bool:
+    """Whether refinement leaves the inverses of K for the backward pass. With the native engine factorizing again is faster."""
+    return is_small(structure) and structure.engine is None
+
+
 class System:
     """K at a point, as an operator. P (..., nnz), A (..., nnz), v (..., m); leading dimensions broadcast."""
 

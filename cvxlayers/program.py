@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import native
 from .cones import ProductCone
 
 
@@ -143,6 +144,22 @@ class Structure:
     def item(self, index) -> Structure:
         """The structure of one item of a batch, where its cone depends on the item."""
         return self
+
+    @cached_property
+    def engine(self) -> native.Plan | None:
+        """The native engine's plan for these programs; None for other cones, beyond its size, or without the engine."""
+        if not (self.K.polyhedral and native.available()):
+            return None
+        up, P, A = self.upper, self.P, self.A
+        try:
+            return native.Plan(
+                self.n, self.m, self.cones.zero, P.rows[up], P.cols[up], A.indptr, A.cols, P_index=up, P_values=P.nnz
+            )
+        except native.EngineError:
+            return None
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k != "engine"}  # another process makes its own
 
     @cached_property
     def upper(self) -> np.ndarray:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .linsolve import DENSE, ItemFactors, System, apply_dense, dense_inverse
+from .activeset import engine_solve
+from .linsolve import ItemFactors, System, apply_dense, dense_inverse, keeps_inverse
 from .program import ConeData, Structure
 from .threads import blas_for
 
@@ -105,8 +106,8 @@ class Point(NamedTuple):
 
 class Refined(NamedTuple):
     """A refined point: x (B, n), v (B, m), y (B, m), size (B,) of the residual, the inverses of K there (B, N, N), or
-    None beyond `linsolve.DENSE`, singular (B,), whether K is, known (B,), whether that was looked at there, and steps (B,),
-    how many of Newton's were made."""
+    None without `linsolve.keeps_inverse`, singular (B,), whether K is, known (B,), whether that was looked at there, and
+    steps (B,), how many of Newton's were made."""
 
     x: np.ndarray
     v: np.ndarray
@@ -144,7 +145,7 @@ class _Newton:
         self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
         self.patience, self.failures, self.steps = patience, np.zeros(B, np.int64), np.zeros(B, np.int64)
         self.regularized = np.zeros(B, bool)
-        self.inverse = np.zeros((B, N, N)) if N <= DENSE else None
+        self.inverse = np.zeros((B, N, N)) if keeps_inverse(structure) else None
         self.fresh, self.singular = np.zeros(B, bool), np.zeros(B, bool)
 
     def unfinished(self):
@@ -159,15 +160,14 @@ class _Newton:
         some = slice(None) if everything else items
         data, x, v = self.data.take(some), self.x[some], self.v[some]
         r1, r2, _, size = (a[some] for a in self.r)
-        system, inverse = self._factorize(items, data, v, size)
-        dx, dy = system.solve(inverse, r1, r2)
+        spectrum, dx, dy = self._direction(items, data, v, r1, r2, size)
         dv = dy + r2 + self.structure.A.matvec(data.A, dx)  # A dx + ds = -r2 and dv = dy - ds
         x, v = x + dx, v + dv
         r = residual(self.structure, data, x, v)
         better = r.size < self.best.size[some]
         where = items[better]
         if where.size:
-            self.fresh[where] &= self._same_basis(system.spectrum.d[better], v[better])
+            self.fresh[where] &= self._same_basis(spectrum.d[better], v[better])
         for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
             mine[where] = new[better]
         self.steps[items] += 1
@@ -179,6 +179,20 @@ class _Newton:
             self.x[items], self.v[items] = x, v
             for mine, new in zip(self.r, r, strict=True):
                 mine[items] = new
+
+    def _direction(self, items, data, v, r1, r2, size):
+        """The spectrum of D at v, and (dx, dy) of Newton's step."""
+        if self.structure.engine is None:
+            system, inverse = self._factorize(items, data, v, size)
+            return system.spectrum, *system.solve(inverse, r1, r2)
+        dx, dy, regular = engine_solve(self.structure, data.P, data.A, v, r1, r2)
+        self.singular[items], self.fresh[items] = False, regular
+        rest = np.flatnonzero(~regular)
+        if rest.size:
+            some = data.take(rest)
+            system, inverse = self._factorize(items[rest], some, v[rest], size[rest])
+            dx[rest], dy[rest] = system.solve(inverse, r1[rest], r2[rest])
+        return self.structure.K.spectrum(v), dx, dy
 
     def _factorize(self, items, data, v, size):
         """K at v as an operator and an approximate inverse of it.

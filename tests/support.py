@@ -109,3 +109,14 @@ def relative(a, b):
     """Largest difference relative to the largest entry of b."""
     a, b = np.asarray(a), np.asarray(b)
     return np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-300)
+
+
+def factored(monkeypatch):
+    """Layers from here on are as if they were large, and without the native engine: K is factorized item by item."""
+    without_engine(monkeypatch)
+    monkeypatch.setattr("cvxlayers.linsolve.DENSE", 0)
+
+
+def without_engine(monkeypatch):
+    """Layers from here on are as if the native engine had not been built."""
+    monkeypatch.setattr("cvxlayers.native.available", lambda: False)

@@ -23,6 +23,7 @@ LAYERS = [
     "errors",
     "threads",
     "cones",
+    "native",
     "program",
     "units",
     "batching",
@@ -33,6 +34,7 @@ LAYERS = [
     "formulas",
     "recover",
     "linsolve",
+    "activeset",
     "residual",
     "solvers",
     "info",
@@ -60,6 +62,8 @@ def imports(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name.split(".")[0], 0, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level and not node.module:
+            yield from ((alias.name, node.level, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield (node.module or "").split(".")[0], node.level, node.module or ""
 

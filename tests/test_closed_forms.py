@@ -8,6 +8,8 @@ import torch
 
 from cvxlayers.torch import CvxpyLayer
 
+from .support import factored
+
 RNG = np.random.default_rng(0)
 
 
@@ -177,8 +179,7 @@ def test_projection_onto_the_psd_cone():
 def test_projections_onto_the_hermitian_psd_cone(dense, monkeypatch):
     """CVXPY embeds it in real matrices of twice the order, where multipliers are not unique and rows of K are zero."""
     if not dense:
-        for module in ("linsolve", "residual", "derivatives.implicit"):
-            monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+        factored(monkeypatch)
     C, X = cp.Parameter((2, 2), hermitian=True), cp.Variable((2, 2), hermitian=True)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0]), [C], [X])
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from cvxlayers import linsolve
 from cvxlayers.layer import ConeLayer
 
 from .problems import CASES, POLYHEDRAL, SECOND_ORDER
-from .support import compiled, relative, tangents
+from .support import compiled, factored, relative, tangents, without_engine
 
 RNG = np.random.default_rng(1)
 PRECISE = {f.__name__ for f in (*POLYHEDRAL, *SECOND_ORDER)}
@@ -74,8 +74,7 @@ def test_a_batch_is_its_items(name):
 @pytest.mark.parametrize("name", ["qp", "qp_quad_form", "socp", "psd_variable", "logistic", "mixed_cones", "lp"])
 def test_large_systems_take_the_factored_path_to_the_same_derivative(name, monkeypatch):
     case, layer, theta, outputs, saved = compiled(name)
-    for module in ("linsolve", "residual", "derivatives.implicit"):
-        monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+    factored(monkeypatch)
     large = ConeLayer(case.problem, case.parameters, case.variables)
     assert large.derivative.extra == (0,)
     out, own = large.forward(*theta)
@@ -88,7 +87,10 @@ def test_large_systems_take_the_factored_path_to_the_same_derivative(name, monke
         assert relative(a, b) <= 1e-9
 
 
-def test_a_sparse_problem_beyond_the_dense_limit():
+@pytest.mark.parametrize("engine", [True, False], ids=["engine", "without engine"])
+def test_a_sparse_problem_beyond_the_dense_limit(monkeypatch, engine):
+    if not engine:
+        without_engine(monkeypatch)
     n = 400
     b, x = cp.Parameter(n), cp.Variable(n)
     layer = ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b) + cp.sum_squares(x[1:] - x[:-1])), [x >= 0]), [b], [x])

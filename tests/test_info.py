@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 import torch
 
-from cvxlayers import ConeLayer, Info, Status
+from cvxlayers import ConeLayer, Info, Status, native
 from cvxlayers.info import RUNGS
 from cvxlayers.informed import InformedLayer
 
 from .frameworks import FRAMEWORKS, numpy
 from .problems import CASES
-from .support import assign, central, compiled, cvxpy_solution, flat, relative, tangents
+from .support import assign, central, compiled, cvxpy_solution, factored, flat, relative, tangents
 from .test_on_error import BAD, GOOD, B, U, problem
 
 RNG = np.random.default_rng(2)
@@ -202,8 +202,7 @@ def _degenerate():
 @pytest.mark.parametrize("path", ["dense", "factored"])
 def test_degenerate_problems_are_flagged(objective, rows, c, expected, path, monkeypatch):
     if path == "factored":
-        for module in ("linsolve", "residual", "ladder", "derivatives.implicit"):
-            monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+        factored(monkeypatch)
     problem = cp.Problem(objective, rows)
     x = next(v for v in problem.variables() if v.shape == (2,))
     layer = FRAMEWORKS["torch"].module.CvxpyLayer(problem, problem.parameters(), [x])
@@ -228,21 +227,20 @@ def test_what_a_layer_does_beside_its_problem_is_part_of_its_identity(capsys):
     for layer in (silent, loud):
         solve(layer, np.ones(2, np.float32)).block_until_ready()
     assert capsys.readouterr().out.startswith("cvxlayers: batch 1, 1 solved by ")
-    near, far = (
-        ConeLayer(program, [c], [x], derivative="smoothed", derivative_options={"mu": mu}) for mu in (0.1, 0.1 + 1e-9)
-    )
+    near, far = (ConeLayer(program, [c], [x], derivative="smoothed", derivative_options={"mu": mu}) for mu in (0.1, 0.1 + 1e-9))
     assert near.fingerprint() != far.fingerprint()
 
 
 def test_a_layer_prints_what_it_has_compiled(fw):
     b, u, x = cp.Parameter(2, name="b"), cp.Parameter(nonneg=True, name="u"), cp.Variable(2, name="x")
     layer = fw.module.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x <= u, cp.sum(x) == 1]), [b, u], [x])
+    first = "native, then " if native.available() else ""
     assert str(layer).splitlines() == [
         "CvxpyLayer",
         "  parameters  b (2,), u () nonneg",
         "  variables   x (2,)",
         "  program     4 variables, 5 rows: zero 3, nonneg 2",
-        "  solvers     moreau, then clarabel, then moreau (tight), then clarabel (tight)",
+        f"  solvers     {first}moreau, then clarabel, then moreau (tight), then clarabel (tight)",
         "  derivative  implicit",
         "  on error    raise",
     ]

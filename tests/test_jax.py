@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvxlayers import ladder, linsolve
+from cvxlayers import ladder, linsolve, native
 from cvxlayers.jax import CvxpyLayer, lift
 from cvxlayers.layer import ConeLayer
 
@@ -14,7 +14,7 @@ from .conic import ROWS, conic
 from .custom_maps import Cube
 from .jax_support import QP, float64, make  # noqa: F401
 from .problems import CASES
-from .support import central, largest
+from .support import central, largest, without_engine
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +195,22 @@ def test_a_jacobian_is_one_solve_and_one_factorization(layer, monkeypatch, mode)
 
 
 @pytest.mark.parametrize("mode", [jax.jacrev, jax.jacfwd])
-def test_a_large_jacobian_factorizes_once(monkeypatch, mode):
+@pytest.mark.parametrize("engine", [True, False], ids=["engine", "without engine"])
+def test_a_large_jacobian_factorizes_once(monkeypatch, mode, engine):
     n = 200
+    if not engine:
+        without_engine(monkeypatch)
+    elif not native.available():
+        pytest.skip("the native engine has not been built")
     b, x = cp.Parameter(n), cp.Variable(n)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b) + cp.sum_squares(x[1:] - x[:-1])), [x >= 0]), [b], [x])
-    factors, made = linsolve.ItemFactors, []
+    factors, linear, made = linsolve.ItemFactors, native.Plan.linear, []
     monkeypatch.setattr("cvxlayers.derivatives.implicit.ItemFactors", lambda *a: made.append(1) or factors(*a))
+    monkeypatch.setattr(native.Plan, "linear", lambda *a, **k: made.append(a[4].shape) or linear(*a, **k))
     J = mode(lambda b: layer(b)[0])(jnp.ones(n))
-    assert J.shape == (n, n) and len(made) == 1
+    assert J.shape == (n, n) and made == (
+        [(1, n, layer._handle.map.structure.n + layer._handle.map.structure.m)] if engine else [1]
+    )
 
 
 def test_gradients_of_what_a_batch_shares_are_summed(layer):

@@ -260,7 +260,7 @@ from cvxlayers.jax import CvxpyLayer
 x, b = cp.Variable(2), cp.Parameter(2)
 layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
 f = jax.jit(jax.vmap(jax.grad(lambda b: layer(b)[0].sum())))
-print(abs(f(jnp.array([[1.0, -1.0]]))).tolist(), jax.config.jax_enable_x64)
+print(abs(f(jnp.array([[1.0, -1.0]]))).round(9).tolist(), jax.config.jax_enable_x64)
 """
 
 

@@ -11,7 +11,7 @@ from cvxlayers.program import ConeDims
 
 from .conic import ROWS, conic
 from .problems import CASES
-from .support import central, compiled, flat, largest, relative
+from .support import central, compiled, factored, flat, largest, relative, without_engine
 
 CONES = {
     "zero": Zero(3),
@@ -170,8 +170,7 @@ def test_many_directions_share_one_saved_item(name):
 @pytest.mark.parametrize("name", ["qp", "socp", "psd_variable", "logistic"])
 def test_large_systems_have_the_same_second_derivatives(name, monkeypatch):
     case, layer, theta, _, saved = compiled(name)
-    for module in ("linsolve", "residual", "derivatives.implicit"):
-        monkeypatch.setattr(f"cvxlayers.{module}.DENSE", 0)
+    factored(monkeypatch)
     large = ConeLayer(case.problem, case.parameters, case.variables)
     _, own = large.forward(*theta)
     s, t, c = directions(layer)
@@ -180,6 +179,7 @@ def test_large_systems_have_the_same_second_derivatives(name, monkeypatch):
 
 
 def test_one_factorization_serves_all_solves_of_a_second_derivative(monkeypatch):
+    without_engine(monkeypatch)
     n = 200
     b, w, x = cp.Parameter(n), cp.Parameter(nonneg=True), cp.Variable(n)
     layer = ConeLayer(

@@ -20,15 +20,16 @@ here without the homogeneous embedding and with P.
 
 from __future__ import annotations
 
-from ..linsolve import DENSE, ItemFactors, System, apply_dense
+from .. import activeset
+from ..linsolve import ItemFactors, System, apply_dense, keeps_inverse
 from ..program import Structure
 from ..threads import blas_for
 from .base import Derivative
 
 
 class Implicit(Derivative):
-    """saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left, and is empty for large systems,
-    which are factorized again.
+    """saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left. It is empty for large systems and
+    with the native engine: then K is factorized again.
     """
 
     name = "implicit"
@@ -37,7 +38,8 @@ class Implicit(Derivative):
     def __init__(self, structure: Structure, solvers=(), **options):
         super().__init__(structure, solvers, **options)
         self.N = structure.n + structure.m
-        self.extra = (self.N**2 if self.N <= DENSE else 0,)
+        self.keeps_inverse = keeps_inverse(structure)
+        self.extra = (self.N**2 if self.keeps_inverse else 0,)
 
     def extras(self, solved, data, unit):
         """F."""
@@ -45,14 +47,16 @@ class Implicit(Derivative):
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
     def _solver(self, saved):
-        """(System, the function (r1, r2) -> (u, Bw)) at the saved point."""
+        """The function (r1, r2) -> (u, Bw) at the saved point."""
         P, A, _, v, _, F = saved
+        if self.structure.engine is not None:
+            return lambda r1, r2: activeset.solve(self.structure, P, A, v, r1, r2)
         system = System(self.structure, P, A, v)
-        if self.N <= DENSE:
+        if self.keeps_inverse:
             inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
         else:
             inverse = ItemFactors(self.structure, P, A, v).inverse
-        return system, lambda r1, r2: system.solve(inverse, r1, r2)
+        return lambda r1, r2: system.solve(inverse, r1, r2)
 
     def _residual(self, x, y, dP, dq, dA, db):
         """(r1, r2): the change of Px + q + A'y and Ax - b with the data."""
@@ -69,23 +73,23 @@ class Implicit(Derivative):
         """(dx, dy)."""
         _, _, x, _, y, _ = saved
         with blas_for(self.N):
-            _, solve = self._solver(saved)
+            solve = self._solver(saved)
             return solve(*self._residual(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
         """(gP, gq, gA, gb); gy None is zero."""
         _, _, x, v, y, _ = saved
         with blas_for(self.N):
-            _, solve = self._solver(saved)
+            solve = self._solver(saved)
             return self._gradient(x, y, *solve(gx, 0 * v if gy is None else gy))
 
     def jvp2(self, saved, s, t):
         """(x'', y'') along the tangents s and t of the data."""
-        S, (_, A, x, _, y, _) = self.structure, saved
+        S, (_, A, x, v, y, _) = self.structure, saved
         with blas_for(self.N):
-            system, solve = self._solver(saved)
+            solve = self._solver(saved)
             (xs, ys, vs), (xt, yt, vt) = (self._tangent(A, solve, x, y, d) for d in (s, t))
-            T = system.spectrum.third(vs, vt)
+            T = S.K.spectrum(v).third(vs, vt)
             s1, s2 = self._residual(xt, yt, s[0], 0, s[2], 0)
             t1, t2 = self._residual(xs, ys, t[0], 0, t[2], 0)
             dx, dy = solve(s1 + t1 + S.A.rmatvec(A, T), s2 + t2 + T)
@@ -96,10 +100,10 @@ class Implicit(Derivative):
         S, (_, A, x, v, y, _) = self.structure, saved
         gy = 0 * v if gy is None else gy
         with blas_for(self.N):
-            system, solve = self._solver(saved)
+            solve = self._solver(saved)
             xt, yt, vt = self._tangent(A, solve, x, y, t)
             wx, wy = solve(gx, gy)
-            T = system.spectrum.third(vt, S.A.matvec(A, wx) + wy + gy)
+            T = S.K.spectrum(v).third(vt, S.A.matvec(A, wx) + wy + gy)
             g1, g2 = self._residual(wx, wy, t[0], 0, t[2], 0)
             ux, uy = solve(g1 + S.A.rmatvec(A, T), g2 + T)
         first, second = self._gradient(xt, yt, wx, wy), self._gradient(x, y, ux, uy + T)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..cones.smooth import SmoothedCone
 from ..errors import SolverError, listed
-from ..linsolve import DENSE, ItemFactors, System, apply_dense, dense_inverse
+from ..linsolve import ItemFactors, System, apply_dense, dense_inverse, is_small
 from ..program import Structure
 from ..residual import residual
 from ..threads import blas_for
@@ -36,7 +36,7 @@ class Smoothed(Derivative):
     def __init__(self, structure: Structure, solvers=(), **options):
         super().__init__(structure, solvers, **options)
         N = structure.n + structure.m
-        self.extra = (structure.n, structure.m, structure.m, 1, N**2 if N <= DENSE else 0)
+        self.extra = (structure.n, structure.m, structure.m, 1, N**2 if is_small(structure) else 0)
 
     def extras(self, solved, data, unit):
         """The smoothed point. Raises SolverError where Newton's method does not find it."""
@@ -65,7 +65,7 @@ class _Smooth(Structure):
     """A structure with its cone smoothed by mu (..., 1)."""
 
     def __init__(self, structure, mu):
-        vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu))
+        vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu), engine=None)
 
     def item(self, index):
         """The cone of one item has that item's mu."""
@@ -80,7 +80,7 @@ def _smoothed_point(structure, data, x, v, mu, wanted):
     inverse = None
     for _ in range(_MAX_STEPS):
         system = System(S, data.P, data.A, v)
-        if S.n + S.m <= DENSE:
+        if is_small(S):
             inverse, _ = dense_inverse(np.broadcast_to(system.dense(), (len(x), S.n + S.m, S.n + S.m)))
             apply = apply_dense(inverse)
         else:

@@ -60,12 +60,20 @@ def ladder(structure: Structure, name: str | None = None, args: dict | None = No
     """
     args = neutral(args)
     names = choose(structure.cones, name, quadratic=bool(structure.P.nnz))
+    if name is None:
+        names = [k for k in names if SOLVERS[k].suits(structure)]
+        if len(names) > 1 and not _has(names[0], args):  # an option of the more general ones
+            names = names[1:]
     _check_known(args, names[0])
     steps = [_made(names[0], structure, args)]
     for other in names[1:]:
         has = known(SOLVERS[other].options, SOLVERS[other].spelled)
         steps.append(_made(other, structure, {k: v for k, v in args.items() if k in has}))
     return steps + [tight for tight in (step.tighter() for step in steps) if tight is not None]
+
+
+def _has(name, args):
+    return set(args) <= set(known(SOLVERS[name].options, SOLVERS[name].spelled))
 
 
 def _made(name, structure, args):

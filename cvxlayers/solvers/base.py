@@ -72,6 +72,11 @@ class Solver(ABC):
         """Whether the package can be imported."""
         return importlib.util.find_spec(cls.package) is not None
 
+    @classmethod
+    def suits(cls, structure: Structure) -> bool:
+        """Whether the default ladder should have it for these programs, whose cones it takes."""
+        return True
+
     @abstractmethod
     def solve(self, program: ConeProgram, warm: Solution | None = None) -> Solution:
         """Solve every item; from the point `warm`, where `warm_starts` and where it is finite.

@@ -1,0 +1,90 @@
+"""K of a polyhedral cone is the KKT matrix of the active set: the native engine solves it for a whole batch.
+
+    [ P    A_a' ] [u  ]     [r1  ]
+    [ A_a  0    ] [w_a] = - [r2_a]        a: the rows with d = 1 (see `linsolve`); w = 0 elsewhere
+
+What the engine gives back as singular, or too nearly so, gets the least-norm solution of `linsolve`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .linsolve import ItemFactors, System, apply_dense, dense_inverse, is_small
+from .native import chosen_build
+from .threads import blas_for, workers
+
+
+def engine_solve(structure, P, A, v, r1, r2):
+    """(u, w, regular): the solutions with the engine alone, and which systems it could solve.
+
+    P (..., nnz), A (..., nnz), v (..., m), r1 (..., n), r2 (..., m): leading dimensions broadcast, as many of them in each
+    array; those of r1 and r2 beyond the others are columns of one solve. regular has the leading dimensions of P, A and v.
+    """
+    n, lead = structure.n, np.broadcast_shapes(P.shape[:-1], A.shape[:-1], v.shape[:-1])
+    right = np.broadcast_shapes(r1.shape[:-1], r2.shape[:-1], lead)
+    own = [d for d, k in enumerate(lead) if k != 1]  # the dimensions of the systems; the others are columns
+    order = [*own, *(d for d in range(len(lead)) if d not in own)]
+    items = math.prod(lead)
+    r = np.empty((*right, n + structure.m))
+    np.negative(r1, out=r[..., :n])
+    np.negative(r2, out=r[..., n:])
+    columns = r if order == sorted(order) else r.transpose(*order, -1)
+    shape = columns.shape
+    P, A, v = (_rows(a, lead, items) for a in (P, A, v))
+    z, regular = structure.engine.linear(
+        P, A, v, columns.reshape(items, math.prod(shape[len(own) : -1]), shape[-1]), threads=workers(), build=chosen_build()
+    )
+    z = z.reshape(shape)
+    z = z if order == sorted(order) else z.transpose(*np.argsort(order), -1)
+    return z[..., :n], z[..., n:], regular.reshape(lead)
+
+
+def solve(structure, P, A, v, r1, r2):
+    """(u, w) as above, with the least-norm solution where the system is singular."""
+    u, w, regular = engine_solve(structure, P, A, v, r1, r2)
+    if not regular.all():
+        lead, right = regular.shape, u.shape[:-1]
+        P, A, v = (np.broadcast_to(a, lead + a.shape[-1:]) for a in (P, A, v))
+        r1, r2 = (np.broadcast_to(a, right + a.shape[-1:]) for a in (r1, r2))
+        for i in np.ndindex(lead):
+            if regular[i]:
+                continue
+            columns = tuple(k if size != 1 else slice(None) for k, size in zip(i, lead, strict=True))
+            u[columns], w[columns] = least_norm(structure, P[i], A[i], v[i], r1[columns], r2[columns])
+    return u, w
+
+
+def least_norm(structure, P, A, v, r1, r2):
+    """(u, w) of one item, P (nnz), A (nnz), v (m); r1 (..., n), r2 (..., m)."""
+    some = (None,) * (r1.ndim - 1)
+    with blas_for(structure.n + structure.m):
+        system = System(structure, P[some], A[some], v[some])
+        if is_small(structure):
+            F, _ = dense_inverse(System(structure, P, A, v).dense()[None])
+            return system.solve(apply_dense(F[0]), r1, r2)
+        return system.solve(ItemFactors(structure, P[some], A[some], v[some]).inverse, r1, r2)
+
+
+def singular(structure, P, A, v):
+    """Whether K is singular, for each item of a flat batch (B,)."""
+    B = max(len(P), len(A), len(v))
+    zero = np.zeros((B, 0, structure.n + structure.m))
+    _, regular = structure.engine.linear(P, A, v, zero, threads=workers(), build=chosen_build())
+    out = ~regular
+    for i in np.flatnonzero(out):
+        one = [a[0 if len(a) == 1 else i] for a in (P, A, v)]
+        if is_small(structure):
+            out[i] = dense_inverse(System(structure, *one).dense()[None])[1][0]
+        else:
+            out[i] = ItemFactors(structure, *one).singular[()]
+    return out
+
+
+def _rows(a, lead, items):
+    """(..., k) with leading dimensions that broadcast to `lead` -> (1|items, k)."""
+    if math.prod(a.shape[:-1]) == 1:
+        return a.reshape(1, a.shape[-1])
+    return np.broadcast_to(a, lead + a.shape[-1:]).reshape(items, a.shape[-1])

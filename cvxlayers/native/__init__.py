@@ -1,0 +1,193 @@
+"""The native engine: batches of QPs with zero and nonnegative rows, several problems in one register.
+
+    minimize 1/2 x'Px + q'x   subject to  Ax + s = b,  s = 0 in the first rows,  s >= 0 in the others
+
+An `Engine` is a plan for one sparsity pattern: `solve` solves batches to rounding error, `linear` solves the KKT systems of
+given active sets, which is what refinement and derivatives need. The library behind it is optional: `available()` tells.
+CVXLAYERS_ENGINE in the environment chooses a build by name ("v3_4", see `builds`), or "off".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
+_int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
+_FAILED = 4  # of cvxlayers.program.Status
+_SMALL = 2e5  # flops of a batch from which on a second thread is worth waking
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The shared library, or None: it was not built, or is switched off."""
+    if os.environ.get("CVXLAYERS_ENGINE", "").lower() in ("off", "0", "no"):
+        return None
+    for path in sorted(Path(__file__).parent.glob("_engine*")):
+        try:
+            found = ctypes.CDLL(str(path))
+        except OSError:  # built for another machine
+            continue
+        rows: list = [_pointer, _long]
+        found.cvxlayers_builds.argtypes = [ctypes.c_char_p, _int]
+        ints: list = [_int]
+        found.cvxlayers_plan.argtypes = ints * 4 + [_pointer] * 3 + [_int] * 2 + [_pointer] * 2 + [ctypes.POINTER(_pointer)]
+        found.cvxlayers_free.argtypes, found.cvxlayers_free.restype = [_pointer], None
+        found.cvxlayers_describe.argtypes = [_pointer, _pointer]
+        head: list = [_pointer, ctypes.c_char_p, _int, _long]
+        found.cvxlayers_solve.argtypes = [*head, *(rows * 4), _int, *([_pointer] * 5)]
+        found.cvxlayers_linear.argtypes = [*head, *(rows * 3), _long, *([_pointer] * 3)]
+        return found
+    return None
+
+
+def available() -> bool:
+    """Whether the engine can be used."""
+    return library() is not None and bool(builds())
+
+
+@cache
+def builds() -> tuple[str, ...]:
+    """The builds that this processor runs, best first: the instruction set, and how many problems a register holds."""
+    found = library()
+    if found is None:
+        return ()
+    text = ctypes.create_string_buffer(256)
+    found.cvxlayers_builds(text, len(text))
+    return tuple(text.value.decode().split())
+
+
+def chosen_build() -> str:
+    """The build that is forced by CVXLAYERS_ENGINE, or "": the best one for each batch."""
+    name = os.environ.get("CVXLAYERS_ENGINE", "")
+    return name if name in builds() else ""
+
+
+class EngineError(RuntimeError):
+    """The library refused a pattern or a batch; code as in the C interface."""
+
+    def __init__(self, code):
+        super().__init__(f"native engine: {_ERRORS.get(code, code)}")
+        self.code = code
+
+
+class Answer(NamedTuple):
+    """x (B, n), y (B, m), s (B, m); status (B,) in the numbers of `program.Status`, iterations (B,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    s: np.ndarray
+    status: np.ndarray
+    iterations: np.ndarray
+
+
+class Plan:
+    """The symbolic phase for one pattern; safe to call from several threads, and after a fork.
+
+    P_rows, P_cols: the upper triangle of P, sorted by (row, column); P_index: where its values are in a row of P_values
+    values (default: these and no others). A_ptr, A_cols: CSR, columns sorted; zero: how many of the m rows, the first ones,
+    are equalities. Raises EngineError for a malformed or too large pattern, and where there is no library.
+    """
+
+    def __init__(self, n, m, zero, P_rows, P_cols, A_ptr, A_cols, P_index=None, P_values=None):
+        self.n, self.m = n, m
+        P_index = np.arange(np.size(P_rows)) if P_index is None else P_index
+        P_rows, P_cols, P_index, A_ptr, A_cols = (
+            np.ascontiguousarray(a, np.int32) for a in (P_rows, P_cols, P_index, A_ptr, A_cols)
+        )
+        found, handle = library(), _pointer()
+        if not P_rows.size == P_cols.size == P_index.size or A_ptr.size != m + 1 or found is None:
+            raise EngineError(1)
+        self.P_values, self.A_values = P_rows.size if P_values is None else P_values, A_cols.size
+        code = found.cvxlayers_plan(
+            n, m, zero, P_rows.size, _at(P_rows), _at(P_cols), _at(P_index), self.P_values,
+            A_cols.size, _at(A_ptr), _at(A_cols), ctypes.byref(handle),
+        )  # fmt: skip
+        if code:
+            raise EngineError(code)
+        self._library, self._handle = found, handle
+        facts = np.zeros(6)
+        found.cvxlayers_describe(handle, _at(facts))
+        self.nodes, self.panels, self.values = (int(a) for a in facts[:3])
+        self.flops, self.prefix_flops, self.complementarity = facts[3], facts[4], bool(facts[5])
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self._library.cvxlayers_free(self._handle)
+
+    def solve(self, P, q, A, b, *, max_iter=60, threads=1, build="") -> Answer:
+        """Solve a batch. P (B|1, P_values), q (B|1, n), A (B|1, nnz), b (B|1, m), float64."""
+        sizes = (self.P_values, self.n, self.A_values, self.m)
+        data = [_rows(a, k) for a, k in zip((P, q, A, b), sizes, strict=True)]
+        B = _batch(data)
+        x, y, s = np.empty((B, self.n)), np.empty((B, self.m)), np.empty((B, self.m))
+        status, iterations = np.empty(B, np.int32), np.empty(B, np.int32)
+        P, q, A, b = data
+        code = self._library.cvxlayers_solve(
+            self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(q, B),
+            *_strided(b, B), max_iter, _at(x), _at(y), _at(s), _at(status), _at(iterations),
+        )  # fmt: skip
+        if code:
+            raise EngineError(code)
+        return Answer(x, y, s, status, iterations)
+
+    def linear(self, P, A, v, right, *, threads=1, build=""):
+        """(u, good): the solutions of the KKT systems of the active sets v > 0, and which of the systems are regular.
+
+        P (B|1, P_values), A (B|1, nnz), v (B|1, m); right and u (B, columns, n + m); good (B,). The rows that
+        are not active have u = 0.
+        """
+        P, A, v = _rows(P, self.P_values), _rows(A, self.A_values), _rows(v, self.m)
+        right = np.ascontiguousarray(right, np.float64)
+        B, columns, size = right.shape
+        if size != self.n + self.m:
+            raise EngineError(1)
+        out, good = np.empty(right.shape), np.empty(B, np.uint8)
+        code = self._library.cvxlayers_linear(
+            self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
+            columns, _at(right), _at(out), _at(good),
+        )  # fmt: skip
+        if code:
+            raise EngineError(code)
+        return out, good.astype(bool)
+
+    def _threads(self, threads, batch):
+        return threads if self.flops * batch > _SMALL else 1
+
+
+def _rows(a, size):
+    """(B|1, size) float64 with neighbouring entries side by side."""
+    a = np.asarray(a, np.float64)
+    if a.ndim != 2 or a.shape[1] != size:
+        raise EngineError(1)
+    if a.strides[1] != 8 and a.shape[1] > 1:
+        a = np.ascontiguousarray(a)
+    if a.shape[0] > 1 and (a.strides[0] % 8 or a.strides[0] < 8 * a.shape[1]):
+        a = np.ascontiguousarray(a)
+    return a
+
+
+def _batch(arrays):
+    sizes = {a.shape[0] for a in arrays} - {1}
+    if len(sizes) > 1:
+        raise EngineError(1)
+    return sizes.pop() if sizes else 1
+
+
+def _strided(a, batch):
+    """(address, stride) of an array of rows."""
+    if a.shape[0] not in (1, batch):
+        raise EngineError(1)
+    return _at(a), 0 if a.shape[0] == 1 else a.strides[0] // 8
+
+
+def _at(a):
+    return a.ctypes.data
+
+
+__all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library"]
