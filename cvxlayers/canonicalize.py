@@ -146,7 +146,7 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
 
 
 def _parameter_info(position, p, log):
-    declared = tuple(a for a in DECLARED if p.attributes[a])
+    declared = tuple(a for a in DECLARED if p.attributes[a] is True)  # a list of boolean entries gives no sign
     return ParameterInfo(p.name(), position, p.shape, p.is_complex(), declared, log)
 
 

@@ -128,6 +128,14 @@ def _definite(attribute, bad):
     return Row(problem, [P], [x], [sign * np.eye(2)], [sign * np.array(bad)], ProblemError, message)
 
 
+def boolean():
+    """CVXPY counts it as nonnegative. With -1 the epigraph of exp is loose, and the point (1, 1) looks optimal."""
+    g, x = cp.Parameter(name="g", boolean=True), cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.exp(g * cp.norm1(x)) + cp.sum_squares(x - 1)))
+    message = "'g' .* declared boolean=True .* would not be convex in batch items {}$"
+    return Row(problem, [g], [x], [np.array(1.0)], [np.array(-1.0)], ProblemError, message)
+
+
 def psd():
     return _definite("PSD", [[1.0, 2.0], [2.0, 1.0]])
 
@@ -335,6 +343,7 @@ VALUES = {
         nonneg,
         neg,
         nonpos,
+        boolean,
         psd,
         psd_slightly,
         nsd,
