@@ -60,7 +60,7 @@ class ConeLayer(DiffMap):
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
-        self.features, self.lifted = compiled.features, compiled.lifted
+        self.features, self.convex, self.lifted = compiled.features, compiled.convex, compiled.lifted
         self.solver, self.solver_args, self.verbose = solver, neutral(solver_args), verbose
         self.solvers = ladder(self.structure, name, args)
         self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
@@ -89,7 +89,7 @@ class ConeLayer(DiffMap):
         """A digest of the compiled problem and of all options of the layer; names do not count."""
         S, maps = self.structure, self.param_map
         words, formula_arrays = maps.formulas.facts()
-        facts: list = [S.n, S.cones, *words, self.on_error, bool(self.verbose)]
+        facts: list = [S.n, S.cones, *words, self.on_error, bool(self.verbose), self.convex]
         facts += [self.derivative.name, sorted(self.derivative.settings.items())]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in (*self.parameters, *self.features)]
         facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]
@@ -182,16 +182,15 @@ class ConeLayer(DiffMap):
         return phi, masks
 
     def _check_curvature(self, P):
-        """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap).
+        """Raise ProblemError unless P is positive semidefinite, where declared attributes do not guarantee it (psd_wrap).
 
         With on_error="nan" return the mask of the items where it is not.
         """
-        terms = self.param_map.blocks[0].terms
-        if all(self.features[f].declared for f, _ in terms):
+        if self.convex:
             return None
         bad = definite_violation(self.structure.P.dense(P)) > 0
         if bad.any() and self.on_error == "raise":
-            names = ", ".join(repr(self.features[f].name) for f, _ in terms)
+            names = ", ".join(repr(self.features[f].name) for f, _ in self.param_map.blocks[0].terms)
             raise ProblemError(
                 f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
                 f"{listed(np.flatnonzero(bad).tolist())}: its matrix has negative eigenvalues"

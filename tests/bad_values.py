@@ -155,6 +155,24 @@ def psd_wrap():
     return Row(problem, [S], [x], [np.eye(2)], [np.diag([1.0, -1.0])], ProblemError, message)
 
 
+def _wrapped(P, parameters, good, bad):
+    """psd_wrap vouches for a matrix: what is declared of its parameters must not stand for what it promises."""
+    q, x = cp.Parameter(2), cp.Variable(2)
+    message = "(is not convex|root of psd_wrap.* NaN or infinite.*) in batch items {}(: |$)"
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, cp.psd_wrap(P)) + q @ x), [x <= 100])
+    return Row(problem, [*parameters, q], [x], [*good, np.ones(2)], [*bad, np.ones(2)], ProblemError, message)
+
+
+def psd_wrap_of_a_difference():
+    P, Q = cp.Parameter((2, 2), PSD=True), cp.Parameter((2, 2), PSD=True)
+    return _wrapped(P - Q, [P, Q], [np.eye(2), np.eye(2) / 2], [np.eye(2), np.diag([2.0, 0.1])])
+
+
+def psd_wrap_of_nonnegative_entries():
+    P = cp.Parameter((2, 2), nonneg=True)
+    return _wrapped(P, [P], [np.eye(2)], [np.array([[1.0, 5.0], [5.0, 1.0]])])
+
+
 def two_attributes():
     S, x = cp.Parameter((2, 2), PSD=True, nonneg=True, name="S"), cp.Variable(2)
     problem = cp.Problem(cp.Minimize(cp.sum(S @ cp.square(x))), [cp.sum(x) == 1])
@@ -348,6 +366,8 @@ VALUES = {
         psd_slightly,
         nsd,
         psd_wrap,
+        psd_wrap_of_a_difference,
+        psd_wrap_of_nonnegative_entries,
         two_attributes,
         not_positive_in_a_geometric_program,
         infeasible_qp,
