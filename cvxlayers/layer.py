@@ -18,7 +18,7 @@ from .batching import flatten
 from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
-from .errors import ProblemError, listed
+from .errors import ProblemError, SolverError, listed
 from .info import summary
 from .ladder import Solved, failure, solve
 from .param_map import BLOCKS, DATA
@@ -154,14 +154,15 @@ class ConeLayer(DiffMap):
         data = ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
         start = start and _in_units([np.broadcast_to(a, (B, a.shape[-1])) for a in flat[-3:]], unit)
         solved = solve(self.structure, data, self.solvers, skip=skip, start=start)
-        good, point = solved.good, solved.point
+        fails = self.on_error == "raise" and not solved.good.all()
+        extras, solved = ((), solved) if fails else self._extras(solved, data, unit)
         if self.verbose:
             print(f"cvxlayers: {summary(solved.status, solved.rung, solved.size, solved.seconds)}")
-        if self.on_error == "raise" and not good.all():
+        if fails:
             raise failure(self.structure, self.solvers, solved)
+        good, point = solved.good, solved.point
         named = dict(zip(DATA, blocks, strict=False))
         saved = [named[name] for name in self.derivative.needs]
-        extras = self.derivative.extras(solved, data, unit)
         state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
         saved += [a.reshape(lead + a.shape[1:]) for a in state]
         saved += [theta[i] for i in self.param_map.formulas.kept]
@@ -171,6 +172,16 @@ class ConeLayer(DiffMap):
             outputs = tuple(np.where(good[:, None], o, np.nan) for o in outputs)
         outputs = tuple(o.reshape(lead + o.shape[1:]) for o in outputs)
         return Evaluation(outputs, tuple(saved), blocks, lead, unit, data, solved)
+
+    def _extras(self, solved, data, unit):
+        """What the derivative saves, and what counts as solved: with on_error="nan" no item without a derivative."""
+        try:
+            return self.derivative.extras(solved, data, unit), solved
+        except SolverError as error:
+            if self.on_error == "raise":
+                raise
+            solved = solved.without(error.items)
+            return self.derivative.extras(solved, data, unit), solved
 
     def _features(self, theta):
         """The features of the parameter map, checked where formulas give them; with on_error="nan" the masks of bad items."""
