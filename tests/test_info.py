@@ -228,9 +228,7 @@ def test_what_a_layer_does_beside_its_problem_is_part_of_its_identity(capsys):
     for layer in (silent, loud):
         solve(layer, np.ones(2, np.float32)).block_until_ready()
     assert capsys.readouterr().out.startswith("cvxlayers: batch 1, 1 solved by ")
-    near, far = (
-        ConeLayer(program, [c], [x], derivative="smoothed", derivative_options={"mu": mu}) for mu in (0.1, 0.1 + 1e-9)
-    )
+    near, far = (ConeLayer(program, [c], [x], derivative="smoothed", derivative_options={"mu": mu}) for mu in (0.1, 0.1 + 1e-9))
     assert near.fingerprint() != far.fingerprint()
 
 
