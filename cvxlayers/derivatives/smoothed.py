@@ -64,6 +64,9 @@ class Smoothed(Derivative):
 class _Smooth(Structure):
     """A structure with its cone smoothed by mu (..., 1)."""
 
+    exact: Structure
+    mu: np.ndarray
+
     def __init__(self, structure, mu):
         vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu))
 
