@@ -193,6 +193,7 @@ def _compile(problem, gp, quadratic):
             for p in parameters:
                 p._value = None
             chain = resolve_and_build_chain(problem, solver=_Capture(quadratic), gp=gp, enforce_dpp=True, canon_backend="COO")
+            chain.solver_context.solver_name = CLARABEL().name()  # by which `perspective` compiles its function
             chain.reductions = [
                 _SplitStuffing(r.quad_obj, r.canon_backend) if type(r) is ConeMatrixStuffing else r for r in chain.reductions
             ]
