@@ -53,6 +53,9 @@ def test_positions_of_version_0(fw):
     assert np.allclose(numpy(fw.module.CvxpyLayer(*least_squares(), False)(fw.array(A), fw.array(B))[0]), EXACT)
     with pytest.raises(ProblemError, match="custom_method is not available"):
         fw.module.CvxpyLayer(*least_squares(), False, (np.sin, np.cos))
+    with pytest.raises(ProblemError, match="custom_method is not available"):
+        fw.module.CvxpyLayer(*least_squares(), custom_method=(np.sin, np.cos))
+    fw.module.CvxpyLayer(*least_squares(), gp=False, custom_method=None)
 
 
 def test_positions_of_version_1(fw):
