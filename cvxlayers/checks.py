@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.affine.promote import Promote
+from cvxpy.atoms.affine.wraps import nsd_wrap, psd_wrap
 from cvxpy.atoms.perspective import perspective
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.expressions.expression import Expression
@@ -52,8 +53,8 @@ def check_parametrization(problem: cp.Problem, *, gp: bool, quadratic: bool) -> 
 
 
 def trusts_a_matrix(problem: cp.Problem) -> bool:
-    """Whether `psd_wrap` (or `assume_PSD`) vouches for a matrix with parameters, whatever is declared of them."""
-    return any(isinstance(node, cp.psd_wrap) and node.parameters() for node in _nodes(problem))
+    """Whether `psd_wrap` (or `assume_PSD`, `nsd_wrap`) vouches for a matrix with parameters, whatever is declared of them."""
+    return any(isinstance(node, (psd_wrap, nsd_wrap)) and node.parameters() for node in _nodes(problem))
 
 
 def _check_forms(problem):
@@ -72,12 +73,13 @@ def _check_forms(problem):
 
 def _check_trusted_matrices(problem):
     for node in _nodes(problem):
-        if isinstance(node, cp.psd_wrap) and node.is_constant() and not node.parameters():
+        if isinstance(node, (psd_wrap, nsd_wrap)) and node.is_constant() and not node.parameters():
+            sign, word = (1, "positive") if isinstance(node, psd_wrap) else (-1, "negative")
             value = node.args[0].value
-            violation = float(definite_violation(value.toarray() if sp.issparse(value) else np.asarray(value)))
+            violation = float(definite_violation(sign * (value.toarray() if sp.issparse(value) else np.asarray(value))))
             if violation > 0:
                 raise ProblemError(
-                    f"{short(node)} is not positive semidefinite (an eigenvalue of the wrong sign, {violation:.3g} in "
+                    f"{short(node)} is not {word} semidefinite (an eigenvalue of the wrong sign, {violation:.3g} in "
                     f"magnitude); the problem would not be convex"
                 )
 
