@@ -28,7 +28,7 @@ from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
 from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.settings import PARAM_PROB
 
-from .checks import check_parametrization, check_problem
+from .checks import check_parametrization, check_problem, trusts_a_matrix
 from .duals import Compiled, dual_matrix
 from .errors import ProblemError
 from .lifting import Lifted, lift
@@ -50,7 +50,8 @@ _SIDE_REDUCTIONS = frozenset({"EvalParams", "ApproxCone2Cone", "Valinvec2mixedin
 class Canonical(NamedTuple):
     """A compiled problem. It holds arrays and names, no CVXPY objects: ids of unpickled CVXPY objects can clash.
 
-    features: what is known about each feature of the parameter map, parameters of the user or lifted ones.
+    features: what is known about each feature of the parameter map, parameters of the user or lifted ones. convex: whether
+    that makes P positive semidefinite.
     """
 
     structure: Structure
@@ -60,6 +61,7 @@ class Canonical(NamedTuple):
     outputs: tuple[OutputInfo, ...]
     objective: tuple[float, bool]  # the user's objective is sign f*, or exp(sign f*)
     features: tuple[ParameterInfo, ...]
+    convex: bool
     lifted: tuple[Lifted, ...]
 
 
@@ -130,6 +132,8 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
     infos = tuple(_parameter_info(i, p, i in logs) for i, p in enumerate(parameters))
     known = {p.id: info for p, info in zip(parameters, infos, strict=True)}
     known |= {p.id: _parameter_info(None, p, False) for p in lifting.parameters if p.id not in known}
+    features = tuple(known[lifting.parameters[i].id] for i, _ in features)
+    convex = not trusts_a_matrix(lifting.problem) and all(features[f].declared for f, _ in param_map.blocks[0].terms)
     solved = [lifting.replaced.get(o.id, o) for o in outputs]
     duals = {d.id: (c, k) for c in problem.constraints for k, d in enumerate(c.dual_variables)}
     recovery = Recovery([_output(o, duals, compiled, rows, gp) for o in solved])
@@ -140,13 +144,14 @@ def canonicalize(problem, parameters, outputs, *, gp=False, quadratic=True) -> C
         infos,
         tuple(OutputInfo(o.name(), o.shape, duals.get(o.id, (o,))[0].is_complex()) for o in outputs),
         (-1.0 if isinstance(problem.objective, cp.Maximize) else 1.0, gp),
-        tuple(known[lifting.parameters[i].id] for i, _ in features),
+        features,
+        convex,
         lifting.records,
     )
 
 
 def _parameter_info(position, p, log):
-    declared = tuple(a for a in DECLARED if p.attributes[a])
+    declared = tuple(a for a in DECLARED if p.attributes[a] is True)  # a list of boolean entries gives no sign
     return ParameterInfo(p.name(), position, p.shape, p.is_complex(), declared, log)
 
 
@@ -188,6 +193,7 @@ def _compile(problem, gp, quadratic):
             for p in parameters:
                 p._value = None
             chain = resolve_and_build_chain(problem, solver=_Capture(quadratic), gp=gp, enforce_dpp=True, canon_backend="COO")
+            chain.solver_context.solver_name = CLARABEL().name()  # by which `perspective` compiles its function
             chain.reductions = [
                 _SplitStuffing(r.quad_obj, r.canon_backend) if type(r) is ConeMatrixStuffing else r for r in chain.reductions
             ]

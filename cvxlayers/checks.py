@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.affine.promote import Promote
+from cvxpy.atoms.affine.wraps import nsd_wrap, psd_wrap
 from cvxpy.atoms.perspective import perspective
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.expressions.expression import Expression
@@ -21,6 +24,7 @@ from cvxpy.transforms.partial_optimize import PartialProblem
 from cvxpy.utilities import scopes
 
 from .errors import ProblemError
+from .parameters import definite_violation
 
 
 def check_problem(problem: cp.Problem, *, gp: bool) -> None:
@@ -30,6 +34,7 @@ def check_problem(problem: cp.Problem, *, gp: bool) -> None:
     if not problem.variables():
         raise ProblemError("the problem has no variables, so there is nothing to optimize")
     _check_forms(problem)
+    _check_trusted_matrices(problem)
     _check_integers(problem)
     _check_curvature(problem, gp)
     _check_hidden_parameters(problem)
@@ -47,6 +52,11 @@ def check_parametrization(problem: cp.Problem, *, gp: bool, quadratic: bool) -> 
     _check_dpp(problem, gp, quadratic)
 
 
+def trusts_a_matrix(problem: cp.Problem) -> bool:
+    """Whether `psd_wrap` (or `assume_PSD`, `nsd_wrap`) vouches for a matrix with parameters, whatever is declared of them."""
+    return any(isinstance(node, (psd_wrap, nsd_wrap)) and node.parameters() for node in _nodes(problem))
+
+
 def _check_forms(problem):
     if any(isinstance(node, PartialProblem) for node in _nodes(problem)):
         raise ProblemError(
@@ -59,6 +69,19 @@ def _check_forms(problem):
                 f"parameter {p.name()!r} has shape {p.shape} and a matrix attribute, which CVXPY does not "
                 f"compile; declare one parameter for each matrix"
             )
+
+
+def _check_trusted_matrices(problem):
+    for node in _nodes(problem):
+        if isinstance(node, (psd_wrap, nsd_wrap)) and node.is_constant() and not node.parameters():
+            sign, word = (1, "positive") if isinstance(node, psd_wrap) else (-1, "negative")
+            value = node.args[0].value
+            violation = float(definite_violation(sign * (value.toarray() if sp.issparse(value) else np.asarray(value))))
+            if violation > 0:
+                raise ProblemError(
+                    f"{short(node)} is not {word} semidefinite (an eigenvalue of the wrong sign, {violation:.3g} in "
+                    f"magnitude); the problem would not be convex"
+                )
 
 
 def _check_integers(problem):

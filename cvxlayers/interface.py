@@ -36,6 +36,7 @@ class Interface:
         params=None,
         out=None,
         out_vars=None,
+        custom_method=None,
     ):
         """Compile the problem.
 
@@ -48,15 +49,15 @@ class Interface:
         "nan" for items that cannot be solved: NaN as outputs, zero as gradients. verbose: print one line for each batch
         that is solved: its size, the solver, the worst residual, the time. The positions are those of cvxpylayers 1.x, and gp
         fourth as in 0.1; canon_backend is accepted and makes no difference. The keywords params=, out= and out_vars= stand
-        for parameters= and variables=.
+        for parameters= and variables=; custom_method=, of cvxpylayers 0.1, is an error.
 
         Raises ProblemError if the problem has no layer, with the offending expression.
         """
         super().__init__()
         if isinstance(solver, bool):  # cvxpylayers 0.1 has gp in this place, and custom_method after it
-            if gp:
-                raise ProblemError("custom_method is not available; write a DiffMap and lift it (docs/custom_layers.md)")
-            solver, gp = None, solver
+            solver, gp, custom_method = None, solver, gp or custom_method
+        if custom_method:
+            raise ProblemError("custom_method is not available; write a DiffMap and lift it (docs/custom_layers.md)")
         parameters = _one_of("parameters", parameters=parameters, params=params)
         variables = _one_of("variables", variables=variables, out=out, out_vars=out_vars)
         options = {"solver": solver, "gp": gp, "solver_args": solver_args, "derivative": derivative, "on_error": on_error}

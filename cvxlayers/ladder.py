@@ -41,6 +41,12 @@ class Solved(NamedTuple):
         """Which items have a solution (B,)."""
         return self.rung >= 0
 
+    def without(self, items):
+        """The same with these items failed."""
+        status, rung = self.status.copy(), self.rung.copy()
+        status[items], rung[items] = Status.FAILED, -1
+        return self._replace(status=status, rung=rung)
+
 
 def rungs(solvers) -> list[str]:
     """The names of a ladder's solvers, each one of `info.RUNGS`: at its second occurrence a solver is the tight one."""

@@ -18,7 +18,7 @@ from .batching import flatten
 from .canonicalize import canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
-from .errors import ProblemError, listed
+from .errors import ProblemError, SolverError, listed
 from .info import summary
 from .ladder import Solved, failure, solve
 from .param_map import BLOCKS, DATA
@@ -60,7 +60,7 @@ class ConeLayer(DiffMap):
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
-        self.features, self.lifted = compiled.features, compiled.lifted
+        self.features, self.convex, self.lifted = compiled.features, compiled.convex, compiled.lifted
         self.solver, self.solver_args, self.verbose = solver, neutral(solver_args), verbose
         self.solvers = ladder(self.structure, name, args)
         self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
@@ -89,7 +89,7 @@ class ConeLayer(DiffMap):
         """A digest of the compiled problem and of all options of the layer; names do not count."""
         S, maps = self.structure, self.param_map
         words, formula_arrays = maps.formulas.facts()
-        facts: list = [S.n, S.cones, S.engine is not None, *words, self.on_error, bool(self.verbose)]
+        facts: list = [S.n, S.cones, S.engine is not None, *words, self.on_error, bool(self.verbose), self.convex]
         facts += [self.derivative.name, sorted(self.derivative.settings.items())]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in (*self.parameters, *self.features)]
         facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]
@@ -154,14 +154,15 @@ class ConeLayer(DiffMap):
         data = ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
         start = start and _in_units([np.broadcast_to(a, (B, a.shape[-1])) for a in flat[-3:]], unit)
         solved = solve(self.structure, data, self.solvers, skip=skip, start=start)
-        good, point = solved.good, solved.point
+        fails = self.on_error == "raise" and not solved.good.all()
+        extras, solved = ((), solved) if fails else self._extras(solved, data, unit)
         if self.verbose:
             print(f"cvxlayers: {summary(solved.status, solved.rung, solved.size, solved.seconds)}")
-        if self.on_error == "raise" and not good.all():
+        if fails:
             raise failure(self.structure, self.solvers, solved)
+        good, point = solved.good, solved.point
         named = dict(zip(DATA, blocks, strict=False))
         saved = [named[name] for name in self.derivative.needs]
-        extras = self.derivative.extras(solved, data, unit)
         state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
         saved += [a.reshape(lead + a.shape[1:]) for a in state]
         saved += [theta[i] for i in self.param_map.formulas.kept]
@@ -171,6 +172,16 @@ class ConeLayer(DiffMap):
             outputs = tuple(np.where(good[:, None], o, np.nan) for o in outputs)
         outputs = tuple(o.reshape(lead + o.shape[1:]) for o in outputs)
         return Evaluation(outputs, tuple(saved), blocks, lead, unit, data, solved)
+
+    def _extras(self, solved, data, unit):
+        """What the derivative saves, and what counts as solved: with on_error="nan" no item without a derivative."""
+        try:
+            return self.derivative.extras(solved, data, unit), solved
+        except SolverError as error:
+            if self.on_error == "raise":
+                raise
+            solved = solved.without(error.items)
+            return self.derivative.extras(solved, data, unit), solved
 
     def _features(self, theta):
         """The features of the parameter map, checked where formulas give them; with on_error="nan" the masks of bad items."""
@@ -182,16 +193,15 @@ class ConeLayer(DiffMap):
         return phi, masks
 
     def _check_curvature(self, P):
-        """Raise ProblemError unless P is positive semidefinite, where no declared attribute guarantees it (psd_wrap).
+        """Raise ProblemError unless P is positive semidefinite, where declared attributes do not guarantee it (psd_wrap).
 
         With on_error="nan" return the mask of the items where it is not.
         """
-        terms = self.param_map.blocks[0].terms
-        if all(self.features[f].declared for f, _ in terms):
+        if self.convex:
             return None
         bad = definite_violation(self.structure.P.dense(P)) > 0
         if bad.any() and self.on_error == "raise":
-            names = ", ".join(repr(self.features[f].name) for f, _ in terms)
+            names = ", ".join(repr(self.features[f].name) for f, _ in self.param_map.blocks[0].terms)
             raise ProblemError(
                 f"the quadratic form of the objective, which depends on {names}, is not convex in batch items "
                 f"{listed(np.flatnonzero(bad).tolist())}: its matrix has negative eigenvalues"

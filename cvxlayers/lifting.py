@@ -18,6 +18,7 @@ from cvxpy.atoms.affine.add_expr import AddExpression
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.affine.binary_operators import DivExpression, MulExpression, multiply
 from cvxpy.atoms.affine.promote import Promote
+from cvxpy.atoms.affine.wraps import Wrap
 from cvxpy.utilities import scopes
 
 from .checks import is_affine, short
@@ -137,8 +138,9 @@ class _Lift:
         return e if _same(args, e.args) else e.copy(args)
 
     def _parameter(self, e, nonneg=False):
-        """Parameters alone: a new parameter, if they are not affine and there is a formula."""
-        if not e.parameters() or is_affine(e):
+        """Parameters alone: a new parameter, if they are not affine and there is a formula; also if CVXPY concludes their sign
+        from what a wrap promises, so that it is checked."""
+        if not e.parameters() or (is_affine(e) and not (_trusts(e) and (e.is_nonneg() or e.is_nonpos()))):
             return e
         if isinstance(e, Promote):
             return e.copy([self._parameter(a, nonneg) for a in e.args])
@@ -177,7 +179,7 @@ class _Lift:
         if not quad and P.parameters():
             root = self._root(x, P, e)
             return e if root is None else root
-        P = self._parameter(P)
+        P = P if is_affine(P) else self._parameter(P)
         x = self._variable(x) if quad else x  # CVXPY takes no parameters in it beside a parametric P, or in an objective
         return e if _same([x, P], e.args) else e.copy([x, P])
 
@@ -276,6 +278,11 @@ def _flags(e, nonneg):
         known = {"PSD": e.is_psd(), "NSD": e.is_nsd(), "symmetric": e.is_symmetric()}
         flags |= {next(kind for kind, holds in known.items() if holds): True} if any(known.values()) else {}
     return flags
+
+
+def _trusts(e):
+    """Whether psd_wrap, or another promise of the user, stands in an expression."""
+    return (isinstance(e, Wrap) and bool(e.parameters())) or any(map(_trusts, e.args))
 
 
 def _same(args, old):

@@ -98,15 +98,16 @@ class System:
         r = -_join(r1, self.root_transposed(r2))
         z = inverse(r)
         size = np.abs(r).max(-1, initial=0)
-        previous = np.full(size.shape, np.inf)
+        previous, active = np.full(size.shape, np.inf), np.full(size.shape, True)  # no item waits for another one
         for _ in range(_STEPS):
             error = r - self.multiply(z)
             now = np.abs(error).max(-1, initial=0)
-            better = now < 0.5 * previous
+            better = active & (now < 0.5 * previous)
             z = np.where(better[..., None], z + inverse(error), z)
-            if (~better | (now <= 1e-9 * size)).all():  # the step just made took the error from 1e-9 to rounding
+            active = better & (now > 1e-9 * size)  # the step just made took an error of 1e-9 to rounding
+            if not active.any():
                 break
-            previous = np.where(better, now, previous)
+            previous = now
         n = self.structure.n
         return z[..., :n], self.root_times(z[..., n:])
 
@@ -140,10 +141,12 @@ def dense_inverse(K):
 
 def _inverse(K):
     largest = np.abs(K).max(-1, initial=0)
-    if ((largest < 100) & (largest > 0.01)).all():
+    even = ((largest < 100) & (largest > 0.01)).all(-1, keepdims=True)
+    if even.all():
         e, scaled = None, K
     else:
         e = _equilibrate(largest, lambda e: np.abs(K * e[..., None, :]).max(-1, initial=0))
+        e = np.where(even, 1.0, e)  # other items of the batch make no difference
         scaled = e[..., None] * K * e[..., None, :]
     try:
         F = np.linalg.inv(scaled)

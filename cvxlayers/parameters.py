@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import ProblemError, listed
 
-_SIGNS = {"pos": 1, "nonneg": 1, "neg": -1, "nonpos": -1}
+_SIGNS = {"pos": 1, "nonneg": 1, "boolean": 1, "neg": -1, "nonpos": -1}  # those that CVXPY's rules of convexity use
 DECLARED = (*_SIGNS, "PSD", "NSD")
 
 

@@ -7,6 +7,7 @@ its text must contain: a regular expression).
 from __future__ import annotations
 
 import cvxpy as cp
+import numpy as np
 from cvxpy.transforms.partial_optimize import partial_optimize
 
 from cvxlayers import ProblemError
@@ -71,6 +72,12 @@ _problem("nonconvex objective", "not DCP .convex.: in the objective")(
 )
 _problem("nonconvex constraint", "not DCP .convex.: in the constraint")(
     lambda x, b, P, g, h: (cp.Minimize(x[0]), [cp.norm(x) >= g], [g])
+)
+_problem("an indefinite matrix that psd_wrap vouches for", "psd_wrap.* is not positive semidefinite .an eigenvalue of the")(
+    lambda x, b, P, g, h: (cp.Minimize(cp.quad_form(x, cp.psd_wrap(np.diag([1.0, 1.0, -1.0]))) + b @ x), [], [b])
+)
+_problem("a negative matrix that psd_wrap vouches for, in a constraint", "psd_wrap.* is not positive semidefinite")(
+    lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [cp.quad_form(x, cp.psd_wrap(-np.eye(3))) <= -1], [b])
 )
 _problem("maximize convex", "not DCP")(lambda x, b, P, g, h: (cp.Maximize(cp.norm(x)), [x <= 1], []))
 _problem("a sign that is not declared", "not DCP")(

@@ -128,6 +128,14 @@ def _definite(attribute, bad):
     return Row(problem, [P], [x], [sign * np.eye(2)], [sign * np.array(bad)], ProblemError, message)
 
 
+def boolean():
+    """CVXPY counts it as nonnegative. With -1 the epigraph of exp is loose, and the point (1, 1) looks optimal."""
+    g, x = cp.Parameter(name="g", boolean=True), cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.exp(g * cp.norm1(x)) + cp.sum_squares(x - 1)))
+    message = "'g' .* declared boolean=True .* would not be convex in batch items {}$"
+    return Row(problem, [g], [x], [np.array(1.0)], [np.array(-1.0)], ProblemError, message)
+
+
 def psd():
     return _definite("PSD", [[1.0, 2.0], [2.0, 1.0]])
 
@@ -145,6 +153,24 @@ def psd_wrap():
     problem = cp.Problem(cp.Minimize(cp.quad_form(x, cp.psd_wrap(S)) + cp.sum(x)), [x >= -1, x <= 1])
     message = "(depends on 'S', is not convex|root of psd_wrap.S. has a value that is NaN.*) in batch items {}(: |$)"
     return Row(problem, [S], [x], [np.eye(2)], [np.diag([1.0, -1.0])], ProblemError, message)
+
+
+def _wrapped(P, parameters, good, bad):
+    """psd_wrap vouches for a matrix: what is declared of its parameters must not stand for what it promises."""
+    q, x = cp.Parameter(2), cp.Variable(2)
+    message = "(is not convex|root of psd_wrap.* NaN or infinite.*) in batch items {}(: |$)"
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, cp.psd_wrap(P)) + q @ x), [x <= 100])
+    return Row(problem, [*parameters, q], [x], [*good, np.ones(2)], [*bad, np.ones(2)], ProblemError, message)
+
+
+def psd_wrap_of_a_difference():
+    P, Q = cp.Parameter((2, 2), PSD=True), cp.Parameter((2, 2), PSD=True)
+    return _wrapped(P - Q, [P, Q], [np.eye(2), np.eye(2) / 2], [np.eye(2), np.diag([2.0, 0.1])])
+
+
+def psd_wrap_of_nonnegative_entries():
+    P = cp.Parameter((2, 2), nonneg=True)
+    return _wrapped(P, [P], [np.eye(2)], [np.array([[1.0, 5.0], [5.0, 1.0]])])
 
 
 def two_attributes():
@@ -335,10 +361,13 @@ VALUES = {
         nonneg,
         neg,
         nonpos,
+        boolean,
         psd,
         psd_slightly,
         nsd,
         psd_wrap,
+        psd_wrap_of_a_difference,
+        psd_wrap_of_nonnegative_entries,
         two_attributes,
         not_positive_in_a_geometric_program,
         infeasible_qp,

@@ -7,6 +7,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+from cvxlayers import ConeLayer
 from cvxlayers.canonicalize import canonicalize
 
 from .problems import CASES, REAL
@@ -89,3 +90,15 @@ def test_a_compiled_problem_holds_no_cvxpy_objects():
         seen.add(id(item))
         assert not type(item).__module__.startswith("cvxpy"), type(item)
         stack.extend(gc.get_referents(item) if not isinstance(item, dict) else item.values())
+
+
+def test_the_perspective_of_a_function():
+    """s f(x / s) for f = |x - 1|^2 is |x - s|^2 / s."""
+    b, x, s = cp.Parameter(2), cp.Variable(2), cp.Variable(nonneg=True)
+    value = np.array([[1.0, -0.5]])
+    found, expected = (
+        ConeLayer(cp.Problem(cp.Minimize(f + b @ x + cp.square(s - 0.7)), [s >= 0.2]), [b], [x, s]).forward(value)[0]
+        for f in (cp.perspective(cp.sum_squares(x - 1), s), cp.quad_over_lin(x - s, s))
+    )
+    for a, c in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, c, atol=1e-9)

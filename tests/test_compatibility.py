@@ -53,6 +53,9 @@ def test_positions_of_version_0(fw):
     assert np.allclose(numpy(fw.module.CvxpyLayer(*least_squares(), False)(fw.array(A), fw.array(B))[0]), EXACT)
     with pytest.raises(ProblemError, match="custom_method is not available"):
         fw.module.CvxpyLayer(*least_squares(), False, (np.sin, np.cos))
+    with pytest.raises(ProblemError, match="custom_method is not available"):
+        fw.module.CvxpyLayer(*least_squares(), custom_method=(np.sin, np.cos))
+    fw.module.CvxpyLayer(*least_squares(), gp=False, custom_method=None)
 
 
 def test_positions_of_version_1(fw):
@@ -195,6 +198,7 @@ def test_solve_method_chooses_the_solver():
         ("ecos", {"time_limit": 1}, "solver 'ecos' has no option 'time_limit'"),
         (None, {"solve_method": "MOSEK"}, "there is no solver 'MOSEK'; there are: clarabel"),
         ("moreau", {"solve_method": "SCS"}, "solver='moreau' and solve_method='SCS' are different solvers"),
+        ("moreau", {"solver": "SCS"}, "solver='SCS', where moreau expects a method: auto, active_set, ipm; another"),
         (None, {"mode": "lpgd_left"}, "mode='lpgd_left'; write derivative='lpgd' in the constructor"),
         (None, {"mode": "qr"}, "mode='qr'; expected one of: lsqr, lsmr, dense"),
         (None, [("eps", 1)], "solver_args is a list; expected a dictionary"),

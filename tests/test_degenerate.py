@@ -224,11 +224,13 @@ def test_limits_are_errors():
         ({"derivative": "smoothed", "tau": 0.1}, "derivative='smoothed' has no option 'tau'; it has: mu"),
         ({"derivative": "lpgd", "mu": 0.1}, "derivative='lpgd' has no option 'mu'; it has: tau"),
         ({"derivative": "smoothed", "mu": -1.0}, "mu is -1.0; expected a positive number"),
+        ({"derivative": "smoothed", "mu": True}, "mu is True; expected a positive number"),
         ({"derivative": "lpgd", "tau": float("nan")}, "tau is nan; expected a positive number"),
         ({"derivative": "smooth"}, "derivative='smooth' does not exist; choose one of: implicit, smoothed, lpgd, diffcp"),
     ):
         with pytest.raises(ProblemError, match=message):
             CvxpyLayer(problem, [c], [x], **options)
+    assert "mu = 0.5" in str(CvxpyLayer(problem, [c], [x], derivative="smoothed", mu=np.float32(0.5)))
     v = torch.tensor([0.05, 1.0], dtype=torch.float64, requires_grad=True)
     lpgd = CvxpyLayer(problem, [c], [x], derivative="lpgd", tau=0.1)
     with pytest.raises(SolverError, match=r"perturbed by the loss has no solution .* unbounded.*choose a smaller tau"):
@@ -238,3 +240,31 @@ def test_limits_are_errors():
     smoothed = CvxpyLayer(problem, [c], [x], derivative="smoothed")
     with pytest.raises(NotImplementedError, match="no second derivatives"):
         torch.func.hessian(lambda v: (smoothed(v)[0] ** 2).sum())(v.detach())
+
+
+@pytest.mark.parametrize("mu", [1e-6, 1e-3, 0.1, 10.0])
+def test_a_smoothed_solution_that_does_not_exist_is_an_error(mu):
+    """Where the set of solutions is unbounded, Newton's method runs to infinity, and its residual to zero."""
+    c, x, C, X = cp.Parameter(2), cp.Variable(2), cp.Parameter((2, 2), symmetric=True), cp.Variable((2, 2), PSD=True)
+    linear = ConeLayer(cp.Problem(cp.Minimize(c @ x), [x >= 0]), [c], [x], derivative="smoothed", derivative_options={"mu": mu})
+    values = np.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]])
+    with pytest.raises(SolverError, match=r"no smoothed solution .* in items 1 "):
+        linear.forward(values)
+    semidefinite = ConeLayer(
+        cp.Problem(cp.Minimize(cp.trace(C @ X))), [C], [X], derivative="smoothed", derivative_options={"mu": mu}
+    )
+    with pytest.raises(SolverError, match=r"no smoothed solution"):
+        semidefinite.forward(np.array([[1.0, 0.0, 0.0, 0.0]]))
+
+
+def test_items_without_a_smoothed_solution_in_a_batch():
+    c, x = cp.Parameter(2), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [x >= 0]), [c], [x], derivative="smoothed", mu=0.1, on_error="nan")
+    v = torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    (out,), info = layer(v, return_info=True)
+    (g,) = torch.autograd.grad(out.sum(), v)
+    assert out[1].isnan().all() and not g[1].any() and info.status.tolist() == [0, 4, 0]
+    (alone,) = layer(v[[0, 2]])
+    torch.testing.assert_close(out[[0, 2]], alone, rtol=0, atol=0)
+    torch.testing.assert_close(g[[0, 2]], torch.autograd.grad(alone.sum(), v)[0][[0, 2]], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(g[[0, 2]], -0.1 / v.detach()[[0, 2]] ** 2)  # x = mu / c

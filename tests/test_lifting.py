@@ -5,7 +5,9 @@ import warnings
 import cvxpy as cp
 import numpy as np
 import pytest
+from cvxpy.atoms.affine.wraps import nonneg_wrap, nsd_wrap
 
+from cvxlayers import ProblemError
 from cvxlayers.layer import ConeLayer
 
 from . import lifted
@@ -106,3 +108,22 @@ def test_geometric_programs_stay_as_they_are():
     layer = ConeLayer(cp.Problem(cp.Minimize(1 / x), [a**2 * x <= 2]), [a], [x], gp=True)
     assert layer.lifted == ()
     assert layer.forward(np.array([[2.0]]))[0][0] == pytest.approx(0.5, abs=1e-9)
+
+
+def test_signs_that_wraps_promise_are_checked():
+    """exp(g t), t >= norm1(x), is not tight for a negative g."""
+    S, g, b, x = cp.Parameter((2, 2), symmetric=True), cp.Parameter(), cp.Parameter(2), cp.Variable(2)
+    for weight, p, good in ((cp.trace(cp.psd_wrap(S)), S, np.eye(2)), (nonneg_wrap(g), g, np.ones(()))):
+        problem = cp.Problem(cp.Minimize(cp.exp(weight * cp.norm1(x)) + cp.sum_squares(x - b)))
+        layer = ConeLayer(problem, [p, b], [x])
+        found = layer.forward(*flat([good, np.ones(2)]))[0][0]
+        assert largest([found], [np.zeros((1, 2))]) < 1  # it shrinks
+        with pytest.raises(ProblemError, match="counts as nonneg and has a value that is not nonnegative"):
+            layer.forward(*flat([-good, np.ones(2)]))
+    problem = cp.Problem(cp.Maximize(cp.quad_form(x, nsd_wrap(S)) + b @ x), [x <= 9])
+    layer = ConeLayer(problem, [S, b], [x])
+    np.testing.assert_allclose(layer.forward(*flat([-np.eye(2), np.ones(2)]))[0][0], [[0.5, 0.5]], atol=1e-9)
+    with pytest.raises(ProblemError, match="not convex"):
+        layer.forward(*flat([np.diag([-1.0, 1.0]), np.ones(2)]))
+    with pytest.raises(ProblemError, match=r"nsd_wrap.* is not negative semidefinite"):
+        ConeLayer(cp.Problem(cp.Maximize(cp.quad_form(x, nsd_wrap(np.eye(2))) + b @ x)), [b], [x])

@@ -95,3 +95,19 @@ def test_one_exactly_singular_item_does_not_stop_the_others():
     F, singular = dense_inverse(K)
     assert singular.tolist() == [False, True, False]
     assert np.allclose(F, np.stack([np.eye(3), np.zeros((3, 3)), 0.5 * np.eye(3)]))
+
+
+def test_other_items_change_nothing():
+    """Not even by rounding: neither the scaling of an item nor its number of refinements depends on the others."""
+    S, P, A, v = make(DIMS["soc"], batch=3)
+    P[1] *= 1e-9
+    A[1, ::2] *= 1e7
+    r1, r2 = RNG.standard_normal((3, S.n)), RNG.standard_normal((3, S.m))
+
+    def solve(items):
+        system = System(S, P[items], A[items], v[items])
+        inverse = dense_inverse(system.dense())[0]
+        return *system.solve(apply_dense(inverse), r1[items], r2[items]), inverse
+
+    for together, alone in zip(solve(np.arange(3)), solve(np.array([0, 2])), strict=True):
+        np.testing.assert_array_equal(together[[0, 2]], alone)

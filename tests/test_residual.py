@@ -4,11 +4,12 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import ConeLayer
+from cvxlayers import ConeLayer, ProblemError, SolverError
 from cvxlayers.batching import flatten
 from cvxlayers.ladder import solve
 from cvxlayers.program import ConeData, ConeDims, Pattern, Structure
 from cvxlayers.residual import refine, residual, tolerance
+from cvxlayers.solvers import SOLVERS
 
 from .problems import CASES, POLYHEDRAL, SECOND_ORDER
 from .support import compiled
@@ -91,3 +92,25 @@ def test_solutions_that_are_not_regular(objective, constraints):
     theta = np.random.default_rng(0).standard_normal((60, 5))
     data = ConeData(*flatten(layer.param_map.apply([theta])[:4])[1])
     assert solve(layer.structure, data, layer.solvers).size.max() <= 1e-10
+
+
+def _without_strong_duality():
+    k, x = cp.Parameter(), cp.Variable(2)
+    norm = cp.Problem(cp.Minimize(k * x[0]), [cp.norm(x) <= x[1]])  # x[0] = 0, and no multiplier
+    yield "a ray of a ball", norm, k, x
+    M = cp.bmat([[np.zeros(()), x[0], 0.0], [x[0], x[1], 0.0], [0.0, 0.0, x[0] + 1]])
+    yield "a gap between matrices", cp.Problem(cp.Minimize(k * x[0]), [M >> 0]), k, x  # 0 against the dual's -1
+
+
+@pytest.mark.parametrize("solver", [None, *sorted(SOLVERS)])
+@pytest.mark.parametrize(("problem", "k", "x"), [pytest.param(*a, id=name) for name, *a in _without_strong_duality()])
+def test_points_whose_gap_rounding_hides_are_no_solutions(problem, k, x, solver):
+    """x[0] = -10 and x[1] = 1e18 has a residual of 1e-16."""
+    if solver and not SOLVERS[solver].installed():
+        pytest.skip(f"the optional package {SOLVERS[solver].package} is not installed")
+    try:
+        layer = ConeLayer(problem, [k], [x], solver=solver)
+    except ProblemError as error:
+        pytest.skip(str(error))  # the solver lacks the cone
+    with pytest.raises(SolverError):
+        layer.forward(np.ones((1, 1)))

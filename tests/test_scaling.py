@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from cvxlayers import SolverError
+from cvxlayers.solvers import SOLVERS
 from cvxlayers.torch import CvxpyLayer
+
+INSTALLED = [None, *(name for name in sorted(SOLVERS) if SOLVERS[name].installed())]
 
 
 def value_and_jacobian(layer, *values):
@@ -80,6 +83,24 @@ def test_one_row_with_large_numbers_does_not_excuse_the_others():
         layer(torch.tensor(0.5))
 
 
+@pytest.mark.parametrize("solver", INSTALLED)
+@pytest.mark.parametrize("large", [1e4, 1e5, 1e6])
+def test_large_numbers_do_not_excuse_a_contradiction_of_1e_minus_5(solver, large):
+    x, b = cp.Variable(2), cp.Parameter(3)
+    for rows in ([x[0] == b[0], x[1] == b[1], x[1] == b[2]], [x[0] >= b[0], x[1] <= b[1], x[1] >= b[2]]):
+        layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), rows), [b], [x], solver=solver)
+        with pytest.raises(SolverError):
+            layer(torch.tensor([large, 1, 1 + 1e-5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("solver", INSTALLED)
+def test_large_costs_do_not_excuse_a_direction_of_descent(solver):
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [x >= 0]), [c], [x], solver=solver)
+    with pytest.raises(SolverError):
+        layer(torch.tensor([1e6, -1e-5], dtype=torch.float64))
+
+
 def test_one_huge_bound_does_not_set_the_unit():
     x, b = cp.Variable(3), cp.Parameter(3)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0, cp.sum(x) <= 1e15]), [b], [x])
@@ -111,4 +132,4 @@ def _right_or_loud(layer, *values):
     except SolverError:
         assert max(v.max() for v in values) > 1e4
     else:
-        np.testing.assert_allclose(x, [1, 2], rtol=1e-3)  # an equation may be off by 1e-4 of its own terms
+        np.testing.assert_allclose(x, [1, 2], rtol=1e-6)  # an equation may be off by 1e-7 of its own terms

@@ -75,6 +75,15 @@ class ProductCone(Cone):
             y[..., rows] = cone.project(self._split(v, cone, rows, count)).reshape(*v.shape[:-1], cone.dim * count)
         return y
 
+    def products(self, s, y):
+        """The sum of |s| |y| over the curved cones (...), whose inner product is zero."""
+        total = np.zeros(s.shape[:-1])
+        for cone, rows, count in self.blocks:
+            if not isinstance(cone, (Zero, NonNeg)):
+                s_norms, y_norms = (np.linalg.norm(self._split(a, cone, rows, count), axis=-1) for a in (s, y))
+                total += (s_norms * y_norms).sum(-1)
+        return total
+
     def at_kink(self, v, distance):
         """Whether D jumps within `distance` (...) of v (..., m): there it is one of several derivatives. A step along a
         direction inside of K and K* crosses every boundary between the pieces of the projection."""

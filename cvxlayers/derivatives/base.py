@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -37,7 +38,7 @@ class Derivative(ABC):
         self.structure, self.solvers = structure, solvers
         self.settings = {**self.options, **options}
         for key, value in self.settings.items():
-            if not isinstance(value, (int, float)) or not 0 < value < np.inf:
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < np.inf:
                 raise ProblemError(f"derivative={self.name!r}: {key} is {value!r}; expected a positive number")
 
     def extras(self, solved: Solved, data: ConeData, unit) -> tuple:

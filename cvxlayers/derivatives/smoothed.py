@@ -64,6 +64,9 @@ class Smoothed(Derivative):
 class _Smooth(Structure):
     """A structure with its cone smoothed by mu (..., 1)."""
 
+    exact: Structure
+    mu: np.ndarray
+
     def __init__(self, structure, mu):
         vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu), engine=None)
 
@@ -92,7 +95,9 @@ def _smoothed_point(structure, data, x, v, mu, wanted):
         dv = dy + r.r2 + S.A.matvec(data.A, dx)
         x, v, r, moved = _line_search(S, data, x, v, r, np.where(todo[:, None], dx, 0), np.where(todo[:, None], dv, 0))
         todo &= moved
-    failed = np.flatnonzero(wanted & ~(r.size <= _ENOUGH))
+    # On a way to infinity the residual vanishes, too, but the next step is as long as the way so far.
+    step, reach = (np.abs(a).max(-1, initial=0) for a in (system.solve(apply, r.r1, r.r2)[0], x))
+    failed = np.flatnonzero(wanted & ~((r.size <= _ENOUGH) & (step <= 0.1 * (1 + reach))))
     if failed.size:
         raise SolverError(
             f"derivative='smoothed': no smoothed solution for mu = {mu.max():.1e} in items {listed(failed.tolist())} (residual "

@@ -17,6 +17,9 @@ _TOLERANCES = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
 _STATUS = {
     "Solved": Status.SOLVED,
     "AlmostSolved": Status.INACCURATE,
+    # Both come with the best point so far, from where refinement often reaches the solution.
+    "InsufficientProgress": Status.INACCURATE,
+    "NumericalError": Status.INACCURATE,
     "PrimalInfeasible": Status.INFEASIBLE,
     "AlmostPrimalInfeasible": Status.INFEASIBLE,
     "DualInfeasible": Status.UNBOUNDED,

@@ -50,6 +50,7 @@ _STATUS = np.full(12, int(Status.FAILED))  # by the number of Moreau's status
 _STATUS[[1, 4]] = Status.SOLVED, Status.INACCURATE
 _STATUS[[2, 5]], _STATUS[[3, 6]] = Status.INFEASIBLE, Status.UNBOUNDED
 
+_METHODS = ("auto", "active_set", "ipm")
 _BATCH_SIZES, _THREADS = 4, os.cpu_count() or 1  # idle solvers that are kept: the latest batch sizes; so many of each
 
 
@@ -79,6 +80,11 @@ class Moreau(Solver):
     def __init__(self, structure, args=None):
         super().__init__(structure, args)
         method = str(self.settings["solver"]).lower()
+        if method not in _METHODS:
+            raise ProblemError(
+                f"solver_args has solver={self.settings['solver']!r}, where moreau expects a method: {', '.join(_METHODS)}; "
+                f"another solver is solve_method=... there, or solver=... in the constructor"
+            )
         if method == "active_set" and (structure.cones.kinds - {"zero", "nonneg"} or not structure.m):
             raise ProblemError(
                 "moreau's active_set method takes zero and nonneg rows only, at least one; use solver='ipm' or 'auto'"

@@ -53,6 +53,7 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
   Mask solved = ~none();
   for (int e = 0; e < NR; e++) {
     for (int i = 0; i < m_; i++) uy[e][i] *= K.active[i];
+    K.snap(by[e], ux[e], ~none());
     // The two parts of the right-hand side may be of very different size. Each is solved to its own rounding; then what is
     // left of it must not disturb the other.
     V before_x = all(1e300), before_y = before_x, error_x, error_y;
@@ -70,13 +71,11 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
       K.solve(ex_, ey_, tx_, ty_);
       for (int j = 0; j < n_; j++) ux[e][j] = select(moving, ux[e][j] + tx_[j], ux[e][j]);
       for (int i = 0; i < m_; i++) uy[e][i] = select(moving, uy[e][i] + ty_[i] * K.active[i], uy[e][i]);
+      K.snap(by[e], ux[e], moving);
     }
     const V size_u = larger(largest(ux[e], n_), largest(uy[e], m_));
     solved &= (error_x <= 1e-9 * size_x[e] + 1e-13 * size_u) & (error_y <= 1e-9 * size_y[e] + 1e-13 * size_u);  // not for NaN
     solved &= size_u - size_u == 0.;
-    for (int i = zero_; i < m_; i++)  // a variable at its bound moves with it, to the last bit
-      if (const int j = K.plan.bound_of[i]; j >= 0)
-        ux[e][j] = select(K.active[i] > 0., by[e][i] / K.A[K.plan.pattern.A_ptr[i]], ux[e][j]);
     for (int j = 0; j < n_; j++) ux[e][j] *= K.D[j];
     for (int i = 0; i < m_; i++) uy[e][i] *= K.E[i] / K.cost;
     unpack(out + e * (n_ + m_), ux[e], stride, n_, rows), unpack(out + e * (n_ + m_) + n_, uy[e], stride, m_, rows);

@@ -46,6 +46,7 @@ class Group {
     clear(K.q, n_, finite_), clear(K.b, m_, finite_);
     size_q_ = largest(K.q, n_), size_b_ = largest(K.b, m_);
     K.scale_vectors();
+    size_q_ *= K.cost;
   }
 
   void solve(int max_iterations) {
@@ -70,9 +71,6 @@ class Group {
 
   // x, y, s of the problem as it came, and statuses.
   void store(double* x, double* y, double* s, std::int32_t* status, std::int32_t* iterations, int rows) {
-    for (int i = zero_; i < m_; i++)  // a variable at its bound is there to the last bit
-      if (const int j = K.plan.bound_of[i]; j >= 0)
-        best_x_[j] = select(done_ & (best_y_[i] > 0.), K.b[i] / K.A[K.plan.pattern.A_ptr[i]], best_x_[j]);
     K.multiply(best_x_, best_y_, Px_, Ay_, Ax_);
     for (int j = 0; j < n_; j++) tx_[j] = best_x_[j] * K.D[j];
     unpack(x, tx_, n_, n_, rows);
@@ -99,7 +97,7 @@ class Group {
   const int n_, m_, zero_;
   Lanes x_, y_, s_, best_x_, best_y_, W_, Px_, Ay_, Ax_, rx_, ry_, x1_, y1_, x2_, y2_, right_x_, right_y_, dx_, dy_, ds_, ex_, ey_,
       tx_, ty_, minus_q_, products_;
-  V tau_, kappa_, size_q_, size_b_;          // sizes before scaling
+  V tau_, kappa_, size_q_, size_b_;          // sizes before scaling, but for the unit of the cost
   V predicted_;                              // residual that the last step of the interior point should have left
   V best_, merit_, iterations_;              // residual of the best point; of the interior point, relative
   Mask finite_, finite_matrices_, open_, done_, infeasible_, unbounded_, refining_;

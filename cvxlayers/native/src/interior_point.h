@@ -42,7 +42,7 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
     const V xPx = dot(x_, Px_, n_), qx = dot(q, x_, n_), by = dot(b, y_, m_), per_tau = 1. / tau_;
     V dual = all(0), primal = all(0), size_Px = all(0), size_Ay = all(0), size_Ax = all(0), size_s = all(0), size_Axs = all(0);
     for (int j = 0; j < n_; j++) {
-      const V unit = 1. / (K.D[j] * K.cost);
+      const V unit = 1. / K.D[j];
       rx[j] = Px_[j] + Ay_[j] + q[j] * tau_;
       dual = larger(dual, magnitude(rx[j]) * unit);
       size_Px = larger(size_Px, magnitude(Px_[j]) * unit), size_Ay = larger(size_Ay, magnitude(Ay_[j]) * unit);
@@ -55,17 +55,16 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
     }
     const int k = m_ - zero_;
     const V mu = (dot(s_ + zero_, y_ + zero_, k) + tau_ * kappa_) / (k + 1.);
-    const V above = (0.5 * xPx * per_tau + qx) * per_tau / K.cost, below = (-0.5 * xPx * per_tau - by) * per_tau / K.cost;
+    const V above = (0.5 * xPx * per_tau + qx) * per_tau, below = (-0.5 * xPx * per_tau - by) * per_tau;
     const V unit_primal = larger(all(1), larger(size_b_, larger(size_Ax, size_s) * per_tau));
     const V unit_dual = larger(all(1), larger(size_q_, larger(size_Px, size_Ay) * per_tau));
     const V unit_gap = larger(all(1), smaller(magnitude(above), magnitude(below)));
     const V merit = larger(primal * per_tau / unit_primal, larger(dual * per_tau / unit_dual, magnitude(above - below) / unit_gap));
     const Mask arrived = running & (merit <= tolerance);
-    const V ray_y = by / K.cost, ray_x = qx / K.cost;
     const Mask homogeneous = running & ~arrived & (kappa_ > tau_ * K.gauge);
-    const Mask no_point = homogeneous & (ray_y < -1e-12) & (size_Ay <= CERTIFICATE * -ray_y);
+    const Mask no_point = homogeneous & (by < -1e-12) & (size_Ay <= CERTIFICATE * -by);
     const Mask no_bound =
-        homogeneous & ~no_point & (ray_x < -1e-12) & (size_Px <= CERTIFICATE * -ray_x) & (size_Axs <= CERTIFICATE * -ray_x);
+        homogeneous & ~no_point & (qx < -1e-12) & (size_Px <= CERTIFICATE * -qx) & (size_Axs <= CERTIFICATE * -qx);
     idle = select(merit < 0.9 * merit_, all(0), idle + 1.);
     merit_ = select(running & (merit < merit_), merit, merit_);
     reached |= arrived, infeasible_ |= no_point, unbounded_ |= no_bound;

@@ -8,14 +8,14 @@
 namespace cvxlayers {
 namespace {
 
-// The largest violation of the conditions of optimality, in the units of the problem as it came; slack = b - Ax, scaled.
+// The largest violation of the conditions of optimality, in the units of the problem and of its cost; slack = b - Ax, scaled.
 inline V Group::optimality(const V* x, const V* y, V* slack) {
   K.multiply(x, y, Px_, Ay_, Ax_);
   V error = all(0);
-  for (int j = 0; j < n_; j++) error = larger(magnitude(Px_[j] + Ay_[j] + K.q[j]) / (K.D[j] * K.cost), error);
+  for (int j = 0; j < n_; j++) error = larger(magnitude(Px_[j] + Ay_[j] + K.q[j]) / K.D[j], error);
   for (int i = 0; i < m_; i++) {
     slack[i] = K.b[i] - Ax_[i];
-    const V s = slack[i] / K.E[i], multiplier = y[i] * K.E[i] / K.cost;
+    const V s = slack[i] / K.E[i], multiplier = y[i] * K.E[i];
     if (i < zero_) error = larger(magnitude(s), error);
     else error = larger(larger(larger(-s, -multiplier), smaller(magnitude(s), magnitude(multiplier))), error);
   }
@@ -55,13 +55,14 @@ inline void Group::polish(Mask candidates) {
     K.factorize(W_, true);
     for (int j = 0; j < n_; j++) x[j] = x_[j] * per_tau;
     for (int i = 0; i < m_; i++) y[i] = y_[i] * per_tau * active[i];
+    K.snap(K.b, x, open);
     V before = all(1e300);
     for (int step = 0; step < REFINEMENTS; step++) {
       K.multiply(x, y, Px_, Ay_, Ax_);
       V error = all(0);
       for (int j = 0; j < n_; j++) {
         ex_[j] = -(Px_[j] + Ay_[j] + K.q[j]);
-        error = larger(magnitude(ex_[j]) / (K.D[j] * K.cost), error);
+        error = larger(magnitude(ex_[j]) / K.D[j], error);
       }
       for (int i = 0; i < m_; i++) {
         ey_[i] = (K.b[i] - Ax_[i]) * active[i];
@@ -73,6 +74,7 @@ inline void Group::polish(Mask candidates) {
       K.solve(ex_, ey_, tx_, ty_);
       for (int j = 0; j < n_; j++) x[j] = select(moving, x[j] + tx_[j], x[j]);
       for (int i = 0; i < m_; i++) y[i] = select(moving, y[i] + ty_[i] * active[i], y[i]);
+      K.snap(K.b, x, moving);
     }
     const V error = optimality(x, y, slack);
     keep(open & (error < best_), x, y, error);

@@ -15,7 +15,7 @@ class System {
   const int n, m, zero, nodes;
   Lanes P, A, q, b;
   Lanes D, E;      // x = D x', y = E y' / cost, s = s' / E; powers of two, so that scaling is exact
-  V cost;
+  V cost;          // residuals of stationarity are measured in its unit, in which P, or else q, is of size one
   V gauge;         // y is about as large as `gauge`, where s and x are of size one
   Lanes active;    // by row: 1 or 0; which rows of K are there where it is masked
 
@@ -55,7 +55,7 @@ class System {
     for (int i = 0; i < m; i++) E[i] = power_of_two(E[i]);
     largest_P_ = all(0);
     for (int k = 0; k < nP; k++) largest_P_ = larger(largest_P_, magnitude(P[k]) * D[p.P_row[k]] * D[p.P_col[k]]);
-    cost = unit_ = power_of_two(clipped(1. / gentle(largest_P_)));
+    cost = unit_ = unit(largest_P_);
     for (int k = 0; k < nP; k++) P[k] *= D[p.P_row[k]] * D[p.P_col[k]] * unit_;
     for (int i = 0; i < m; i++)
       for (int k = p.A_ptr[i]; k < p.A_ptr[i + 1]; k++) A[k] *= E[i] * D[p.A_col[k]];
@@ -66,10 +66,10 @@ class System {
   void scale_vectors() {
     V size = all(0);
     for (int j = 0; j < n; j++) size = larger(size, magnitude(q[j] * D[j]));
-    cost = select(largest_P_ > 0., unit_, power_of_two(clipped(1. / gentle(size))));
+    cost = select(largest_P_ > 0., unit_, unit(size));
     for (int j = 0; j < n; j++) q[j] *= D[j] * cost;
     for (int i = 0; i < m; i++) b[i] *= E[i];
-    gauge = power_of_two(smaller(larger(largest(q, n), all(1)), all(1e4)));
+    gauge = power_of_two(smaller(larger(largest(q, n), all(1)), all(1e8)));
   }
 
   // Px = P x, Ay = A'y, Ax = A x.
@@ -165,6 +165,13 @@ class System {
   }
   void solve(const V* rx, const V* ry, V* dx, V* dy) { solve<1>({rx}, {ry}, {dx}, {dy}); }
 
+  // Variables at active bounds, a x_j = b_i, are there to the last bit.
+  void snap(const V* right_y, V* x, Mask lanes) const {
+    for (int i = zero; i < m; i++)
+      if (const int j = plan.bound_of[i]; j >= 0)
+        x[j] = select(lanes & (active[i] > 0.), right_y[i] / A[plan.pattern.A_ptr[i]], x[j]);
+  }
+
   // What the complementarity problem works on (see complementarity.h): the suffix by itself. c: the forward sweep of
   // [-q; b] through the prefix. base: the panels of -(M + d I). All vectors by position, from plan.prefix_columns on.
   void reduce(V* c) {
@@ -244,6 +251,9 @@ class System {
   bool constant_ = false, masked_ = false;
 
   static V gentle(V size) { return select(size < 1e-4, all(1), smaller(size, all(1e4))); }
+  static V unit(V size) {
+    return power_of_two(smaller(larger(1. / select(size > 0., size, all(1)), all(1e-15)), all(1e15)));
+  }
   static V clipped(V x) { return smaller(larger(x, all(1e-4)), all(1e4)); }
 
   // Whether j is a condensed variable whose weight depends on W or on the activity.
