@@ -3,7 +3,7 @@
     [ P    A_a' ] [u  ]     [r1  ]
     [ A_a  0    ] [w_a] = - [r2_a]        a: the rows with d = 1 (see `linsolve`); w = 0 elsewhere
 
-What the engine gives back as singular, or too nearly so, gets the least-norm solution of `linsolve`.
+Where K is singular the engine finds the least-norm solution, and where it cannot, `linsolve` does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .threads import blas_for, workers
 
 
 def engine_solve(structure, P, A, v, r1, r2):
-    """(u, w, regular): the solutions with the engine alone, and which systems it could solve.
+    """(u, w, rank): the solutions with the engine alone, and what it says of each system (see `native.Plan.linear`).
 
     P (..., nnz), A (..., nnz), v (..., m), r1 (..., n), r2 (..., m): leading dimensions broadcast, as many of them in each
-    array; those of r1 and r2 beyond the others are columns of one solve. regular has the leading dimensions of P, A and v.
+    array; those of r1 and r2 beyond the others are columns of one solve. rank has the leading dimensions of P, A and v.
     """
     n, lead = structure.n, np.broadcast_shapes(P.shape[:-1], A.shape[:-1], v.shape[:-1])
     right = np.broadcast_shapes(r1.shape[:-1], r2.shape[:-1], lead)
@@ -34,23 +34,24 @@ def engine_solve(structure, P, A, v, r1, r2):
     columns = r if order == sorted(order) else r.transpose(*order, -1)
     shape = columns.shape
     P, A, v = (_rows(a, lead, items) for a in (P, A, v))
-    z, regular = structure.engine.linear(
+    z, rank = structure.engine.linear(
         P, A, v, columns.reshape(items, math.prod(shape[len(own) : -1]), shape[-1]), threads=workers(), build=chosen_build()
     )
     z = z.reshape(shape)
     z = z if order == sorted(order) else z.transpose(*np.argsort(order), -1)
-    return z[..., :n], z[..., n:], regular.reshape(lead)
+    return z[..., :n], z[..., n:], rank.reshape(lead)
 
 
 def solve(structure, P, A, v, r1, r2):
-    """(u, w) as above, with the least-norm solution where the system is singular."""
-    u, w, regular = engine_solve(structure, P, A, v, r1, r2)
-    if not regular.all():
-        lead, right = regular.shape, u.shape[:-1]
+    """(u, w) as above, with the least-norm solution where the system is singular: of K up to `linsolve.DENSE`."""
+    u, w, rank = engine_solve(structure, P, A, v, r1, r2)
+    solved = (rank != 0) & ((rank != 3) | (not is_small(structure)))
+    if not solved.all():
+        lead, right = solved.shape, u.shape[:-1]
         P, A, v = (np.broadcast_to(a, lead + a.shape[-1:]) for a in (P, A, v))
         r1, r2 = (np.broadcast_to(a, right + a.shape[-1:]) for a in (r1, r2))
         for i in np.ndindex(lead):
-            if regular[i]:
+            if solved[i]:
                 continue
             columns = tuple(k if size != 1 else slice(None) for k, size in zip(i, lead, strict=True))
             u[columns], w[columns] = least_norm(structure, P[i], A[i], v[i], r1[columns], r2[columns])
@@ -72,8 +73,8 @@ def singular(structure, P, A, v):
     """Whether K is singular, for each item of a flat batch (B,)."""
     B = max(len(P), len(A), len(v))
     zero = np.zeros((B, 0, structure.n + structure.m))
-    _, regular = structure.engine.linear(P, A, v, zero, threads=workers(), build=chosen_build())
-    out = ~regular
+    _, rank = structure.engine.linear(P, A, v, zero, threads=workers(), build=chosen_build())
+    out = rank != 1
     for i in np.flatnonzero(out):
         one = [a[0 if len(a) == 1 else i] for a in (P, A, v)]
         if is_small(structure):

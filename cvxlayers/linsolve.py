@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 import scipy.sparse.linalg as spl
+from scipy.sparse.csgraph import structural_rank
 
 from .program import Structure
 from .threads import each_slice
@@ -266,6 +267,8 @@ class _Factor:
                 warnings.simplefilter("ignore")  # exactly singular: what comes out is not finite
                 lu = sl.lu_factor(matrix.toarray(), check_finite=False)
             return lambda r: sl.lu_solve(lu, r, check_finite=False)
+        if not symmetric and structural_rank(matrix) < matrix.shape[0]:  # SuperLU may crash on it
+            return None
         try:
             if symmetric:
                 symmetric_mode = {"SymmetricMode": True}

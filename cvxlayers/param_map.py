@@ -15,6 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .native import ops
+from .threads import workers
+
 DATA = ("P", "q", "A", "b")
 BLOCKS = (*DATA, "d")
 
@@ -27,7 +30,8 @@ class LinearTerm:
         matrix.sum_duplicates()
         keep = matrix.data != 0
         self.shape = matrix.shape
-        self.rows, self.cols, self.values = matrix.row[keep], matrix.col[keep], matrix.data[keep]
+        self.rows, self.cols = (a[keep].astype(np.int64) for a in (matrix.row, matrix.col))
+        self.values = matrix.data[keep].astype(np.float64)
         self._rows_distinct = np.unique(self.rows).size == self.rows.size
         self._cols_distinct = np.unique(self.cols).size == self.cols.size
         self._csr = sp.csr_array((self.values, (self.rows, self.cols)), shape=self.shape)
@@ -35,6 +39,8 @@ class LinearTerm:
 
     def add_to(self, out, theta):
         """out += M theta, in place."""
+        if ops.add_map(out, self.rows, self.cols, self.values, theta, workers()):
+            return
         if self._rows_distinct:
             out[..., self.rows] += self.values * theta[..., self.cols]
         else:
@@ -42,9 +48,11 @@ class LinearTerm:
 
     def adjoint(self, g):
         """M'g."""
+        out = np.zeros(g.shape[:-1] + self.shape[1:])
+        if ops.add_map(out, self.cols, self.rows, self.values, g, workers()):
+            return out
         if not self._cols_distinct:
             return _columns(self._csc, g)
-        out = np.zeros(g.shape[:-1] + self.shape[1:])
         out[..., self.cols] = self.values * g[..., self.rows]
         return out
 

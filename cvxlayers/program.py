@@ -18,6 +18,8 @@ import numpy as np
 
 from . import native
 from .cones import ProductCone
+from .native import ops
+from .threads import workers
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Pattern:
 
     @cached_property
     def indptr(self) -> np.ndarray:
-        return np.searchsorted(self.rows, np.arange(self.shape[0] + 1))
+        return np.searchsorted(self.rows, np.arange(self.shape[0] + 1)).astype(np.int64)
 
     @cached_property
     def by_columns(self) -> np.ndarray:
@@ -98,6 +100,9 @@ class Pattern:
 
     def matvec(self, values, x):
         """M x: (..., nnz), (..., columns) -> (..., rows)."""
+        fast = ops.multiply(self, values, x, workers())
+        if fast is not None:
+            return fast
         prod = values * x[..., self.cols]
         nonempty, starts, full = self._occupied
         if full and prod.shape[-1]:
@@ -107,8 +112,15 @@ class Pattern:
             out[..., nonempty] = np.add.reduceat(prod, starts, axis=-1)
         return out
 
-    def row_max(self, values):
-        """The largest value in each row, at least 0: (..., nnz) -> (..., rows)."""
+    def largest(self, values):
+        """The largest entries of the rows and of the columns in magnitude: (B, nnz) -> (B, rows), (B, columns)."""
+        fast = ops.largest(self, values, workers())
+        if fast is not None:
+            return fast
+        size = np.abs(values)
+        return self._row_max(size), self.transpose._row_max(size[..., self.by_columns])
+
+    def _row_max(self, values):
         nonempty, starts, _ = self._occupied
         out = np.zeros(values.shape[:-1] + self.shape[:1])
         if nonempty.size:
@@ -117,7 +129,8 @@ class Pattern:
 
     def rmatvec(self, values, y):
         """M'y: (..., nnz), (..., rows) -> (..., columns)."""
-        return self.transpose.matvec(values[..., self.by_columns], y)
+        fast = ops.multiply_transposed(self, values, y, workers())
+        return fast if fast is not None else self.transpose.matvec(values[..., self.by_columns], y)
 
     def dense(self, values):
         """(..., nnz) -> (..., rows, columns)."""
@@ -128,6 +141,11 @@ class Pattern:
     def outer(self, u, w):
         """The entries of u w' on the pattern: (..., rows), (..., columns) -> (..., nnz)."""
         return u[..., self.rows] * w[..., self.cols]
+
+    def outers(self, scale, a, p, c, d):
+        """The entries of scale (a p' + c d') on the pattern: a, c (..., rows), p, d (..., columns) -> (..., nnz)."""
+        fast = ops.outer(self, scale, a, p, c, d, workers())
+        return fast if fast is not None else scale * (self.outer(a, p) + self.outer(c, d))
 
 
 class Structure:

@@ -76,10 +76,10 @@ def _gap_is_known(structure, data, point):
 def _even(structure, data):
     """Whether the largest entries of all rows of P and A and of all columns of A are within a factor of 100 of one (1|B,):
     then 1e-13 of the largest term is nothing in any equation."""
-    S, P, A = structure, np.abs(data.P), np.abs(data.A)
+    S = structure
     even = np.abs(data.q).max(-1, initial=0) <= 100
     even = even & (np.abs(data.b).max(-1, initial=0) <= 100)
-    for size in (S.P.row_max(P), S.A.row_max(A), S.A.transpose.row_max(A[..., S.A.by_columns])):
+    for size in (S.P.largest(data.P)[0], *S.A.largest(data.A)):
         even = even & (size.max(-1, initial=0) <= 100) & (size.min(-1, initial=1, where=size > 0) >= 0.01)
     return even
 
@@ -201,9 +201,9 @@ class _Newton:
         if self.structure.engine is None:
             system, inverse = self._factorize(items, data, v, size)
             return system.spectrum, *system.solve(inverse, r1, r2)
-        dx, dy, regular = engine_solve(self.structure, data.P, data.A, v, r1, r2)
-        self.singular[items], self.fresh[items] = False, regular
-        rest = np.flatnonzero(~regular)
+        dx, dy, rank = engine_solve(self.structure, data.P, data.A, v, r1, r2)
+        self.singular[items], self.fresh[items] = rank != 1, rank != 0
+        rest = np.flatnonzero(rank == 0)
         if rest.size:
             some = data.take(rest)
             system, inverse = self._factorize(items[rest], some, v[rest], size[rest])

@@ -66,8 +66,7 @@ class Implicit(Derivative):
     def _gradient(self, x, y, wx, wy):
         """The adjoint of `_residual`."""
         S = self.structure
-        gP = 0.5 * (S.P.outer(wx, x) + S.P.outer(x, wx))
-        return gP, wx, S.A.outer(y, wx) + S.A.outer(wy, x), -wy
+        return S.P.outers(0.5, wx, x, x, wx), wx, S.A.outers(1.0, y, wx, wy, x), -wy
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""

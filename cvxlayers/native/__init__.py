@@ -12,38 +12,16 @@ from __future__ import annotations
 import ctypes
 import os
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from .library import library
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _FAILED = 4  # of cvxlayers.program.Status
 _SMALL = 2e5  # flops of a batch from which on a second thread is worth waking
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The shared library, or None: it was not built, or is switched off."""
-    if os.environ.get("CVXLAYERS_ENGINE", "").lower() in ("off", "0", "no"):
-        return None
-    for path in sorted(Path(__file__).parent.glob("_engine*")):
-        try:
-            found = ctypes.CDLL(str(path))
-        except OSError:  # built for another machine
-            continue
-        rows: list = [_pointer, _long]
-        found.cvxlayers_builds.argtypes = [ctypes.c_char_p, _int]
-        ints: list = [_int]
-        found.cvxlayers_plan.argtypes = ints * 4 + [_pointer] * 3 + [_int] * 2 + [_pointer] * 2 + [ctypes.POINTER(_pointer)]
-        found.cvxlayers_free.argtypes, found.cvxlayers_free.restype = [_pointer], None
-        found.cvxlayers_describe.argtypes = [_pointer, _pointer]
-        head: list = [_pointer, ctypes.c_char_p, _int, _long]
-        found.cvxlayers_solve.argtypes = [*head, *(rows * 4), _int, *([_pointer] * 5)]
-        found.cvxlayers_linear.argtypes = [*head, *(rows * 3), _long, *([_pointer] * 3)]
-        return found
-    return None
 
 
 def available() -> bool:
@@ -137,9 +115,11 @@ class Plan:
         return Answer(x, y, s, status, iterations)
 
     def linear(self, P, A, v, right, *, threads=1, build=""):
-        """(u, good): the solutions of the KKT systems of the active sets v > 0, and which of the systems are regular.
+        """(u, rank): the solutions of the KKT systems of the active sets v > 0, and for each item 1: the system is regular, 2:
+        it is singular, u is the least-squares solution of least norm, 3: the same in units that equilibrate the system, 0: not
+        solved.
 
-        P (B|1, P_values), A (B|1, nnz), v (B|1, m); right and u (B, columns, n + m); good (B,). The rows that
+        P (B|1, P_values), A (B|1, nnz), v (B|1, m); right and u (B, columns, n + m); rank (B,). The rows that
         are not active have u = 0.
         """
         P, A, v = _rows(P, self.P_values), _rows(A, self.A_values), _rows(v, self.m)
@@ -147,14 +127,14 @@ class Plan:
         B, columns, size = right.shape
         if size != self.n + self.m:
             raise EngineError(1)
-        out, good = np.empty(right.shape), np.empty(B, np.uint8)
+        out, rank = np.empty(right.shape), np.empty(B, np.uint8)
         code = self._library.cvxlayers_linear(
             self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
-            columns, _at(right), _at(out), _at(good),
+            columns, _at(right), _at(out), _at(rank),
         )  # fmt: skip
         if code:
             raise EngineError(code)
-        return out, good.astype(bool)
+        return out, rank
 
     def _threads(self, threads, batch):
         return threads if self.flops * batch > _SMALL else 1

@@ -7,13 +7,8 @@
 #include <string>
 
 #include "engine.h"
+#include "export.h"
 #include "pool.h"
-
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 namespace cvxlayers {
 
@@ -232,16 +227,17 @@ EXPORT int cvxlayers_solve(void* handle, const char* build, int threads, std::pt
 }
 
 // Solve the KKT systems of the active sets v > 0 (equalities always) for `columns` right-hand sides of each problem:
-// right and out (batch, columns, n + m); good (batch): 0 where the system is singular, or too nearly so.
+// right and out (batch, columns, n + m). rank (batch): 1 regular, 2 singular, and out of least norm, 3 the same in scaled
+// units, 0 not solved.
 EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::ptrdiff_t batch, const double* P, std::ptrdiff_t P_stride,
                             const double* A, std::ptrdiff_t A_stride, const double* v, std::ptrdiff_t v_stride, std::ptrdiff_t columns,
-                            const double* right, double* out, std::uint8_t* good) {
+                            const double* right, double* out, std::uint8_t* rank) {
   if (!handle || threads < 1 || batch < 0 || columns < 0) return BAD_ARGUMENT;
   Handle& h = *static_cast<Handle*>(handle);
   const Pattern& p = h.plan->pattern;
-  const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, columns, right, out, good};
+  const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, columns, right, out, rank};
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.v, p.m, batch)) return BAD_ARGUMENT;
-  if (batch && (!good || (columns && (!right || !out)))) return BAD_ARGUMENT;
+  if (batch && (!rank || (columns && (!right || !out)))) return BAD_ARGUMENT;
   const Build* chosen = build_named(build, batch);
   if (!chosen) return BAD_ARGUMENT;
   return each_group(h, chosen, threads, batch, !P_stride && !A_stride,

@@ -27,8 +27,8 @@ void solve(void* workspace, const SolveTask& t, std::ptrdiff_t first, int count,
 void linear(void* workspace, const LinearTask& t, std::ptrdiff_t first, int count, bool loaded) {
   Group& group = *static_cast<Group*>(workspace);
   const std::ptrdiff_t size = t.columns * (group.K.n + group.K.m);
-  if (!loaded) group.load_matrices(t.P.at(first), t.P.stride, t.A.at(first), t.A.stride, count);
-  group.linear(t.v.at(first), t.v.stride, t.right + first * size, t.out + first * size, t.good + first, t.columns, count);
+  if (!loaded) group.load_matrices(t.P.at(first), t.P.stride, t.A.at(first), t.A.stride, count, true);
+  group.linear(t.v.at(first), t.v.stride, t.right + first * size, t.out + first * size, t.rank + first, t.columns, count);
 }
 
 }  // namespace

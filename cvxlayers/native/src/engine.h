@@ -27,7 +27,7 @@ struct LinearTask {
   std::ptrdiff_t columns;
   const double* right;
   double* out;
-  std::uint8_t* good;
+  std::uint8_t* rank;  // by problem, of derivative.h
 };
 
 // A workspace holds one group of problems; loaded: it has the P and A of this task already.

@@ -31,12 +31,14 @@ class Group {
         dx_(n_), dy_(m_), ds_(m_), ex_(n_), ey_(m_), tx_(n_), ty_(m_), minus_q_(n_), products_(m_) {}
 
   // Read P and A of `rows` problems; a lane with a number that is not finite becomes a problem of zeros.
-  void load_matrices(const double* P, std::ptrdiff_t P_stride, const double* A, std::ptrdiff_t A_stride, int rows) {
+  // own_units: do not scale them if that is good enough for linear systems, in all lanes.
+  void load_matrices(const double* P, std::ptrdiff_t P_stride, const double* A, std::ptrdiff_t A_stride, int rows,
+                     bool own_units = false) {
     const std::ptrdiff_t nP = std::ptrdiff_t(K.plan.pattern.P_row.size()), nA = std::ptrdiff_t(K.plan.pattern.A_col.size());
     pack_at(K.P, P, P_stride, K.plan.pattern.P_index.data(), nP, rows), pack(K.A, A, A_stride, nA, rows);
     finite_matrices_ = finite(K.P, nP) & finite(K.A, nA);
     clear(K.P, nP, finite_matrices_), clear(K.A, nA, finite_matrices_);
-    K.scale();
+    K.scale(own_units ? K.even() : none());
   }
 
   // Then q and b; P and A may be those of the group before.
@@ -90,7 +92,7 @@ class Group {
   }
 
   // K [ux; uy] = [rx; ry] without the rows whose v is not positive; see derivative.h.
-  void linear(const double* v, std::ptrdiff_t v_stride, const double* right, double* out, std::uint8_t* good,
+  void linear(const double* v, std::ptrdiff_t v_stride, const double* right, double* out, std::uint8_t* rank,
               std::ptrdiff_t columns, int rows);
 
  private:
@@ -111,8 +113,9 @@ class Group {
   void keep_rough(Mask lanes);
   V optimality(const V* x, const V* y, V* slack);
   template <int NR>
-  Mask linear_columns(const double* right, double* out, std::ptrdiff_t stride, int rows);
+  Mask linear_columns(const double* right, double* out, std::ptrdiff_t stride, int rows, Mask singular);
   Mask probe();
+  void null_part(V* x, V* y, V* null_x, V* null_y);
 
   static Mask finite(const V* a, std::ptrdiff_t size) {
     Mask ok = ~none();

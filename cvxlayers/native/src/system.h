@@ -27,11 +27,15 @@ class System {
 
   // Ruiz' equilibration of [P A'; A 0], four passes, rounded to powers of two. The unit of the cost comes from P, or from
   // q where P is zero: then K does not depend on it. So P, A, D, E and the prefix are the same for all q and b.
-  void scale() {
+  // Lanes of `keep` stay in their own units.
+  void scale(Mask keep) {
     const Pattern& p = plan.pattern;
     const int nP = int(p.P_row.size());
     for (int j = 0; j < n; j++) D[j] = all(1);
     for (int i = 0; i < m; i++) E[i] = all(1);
+    cost = unit_ = largest_P_ = all(1);
+    constant_ = false;
+    if (!any(~keep)) return;
     for (int pass = 0; pass < 4; pass++) {
       for (int j = 0; j < n; j++) column_[j] = all(0);
       for (int k = 0; k < nP; k++) {
@@ -51,15 +55,36 @@ class System {
       for (int j = 0; j < n; j++) D[j] = clipped(D[j] / root(gentle(column_[j])));
       for (int i = 0; i < m; i++) E[i] = clipped(E[i] / root(gentle(row_[i])));
     }
-    for (int j = 0; j < n; j++) D[j] = power_of_two(D[j]);
-    for (int i = 0; i < m; i++) E[i] = power_of_two(E[i]);
+    for (int j = 0; j < n; j++) D[j] = select(keep, all(1), power_of_two(D[j]));
+    for (int i = 0; i < m; i++) E[i] = select(keep, all(1), power_of_two(E[i]));
     largest_P_ = all(0);
     for (int k = 0; k < nP; k++) largest_P_ = larger(largest_P_, magnitude(P[k]) * D[p.P_row[k]] * D[p.P_col[k]]);
-    cost = unit_ = unit(largest_P_);
+    cost = unit_ = select(keep, all(1), unit(largest_P_));
     for (int k = 0; k < nP; k++) P[k] *= D[p.P_row[k]] * D[p.P_col[k]] * unit_;
     for (int i = 0; i < m; i++)
       for (int k = p.A_ptr[i]; k < p.A_ptr[i + 1]; k++) A[k] *= E[i] * D[p.A_col[k]];
-    constant_ = false;
+  }
+
+  // Whether the largest entries of all columns and rows of [P A'; A 0] are within a factor of 100 of one.
+  Mask even() {
+    const Pattern& p = plan.pattern;
+    for (int j = 0; j < n; j++) column_[j] = all(0);
+    for (std::size_t k = 0; k < p.P_row.size(); k++) {
+      const int i = p.P_row[k], j = p.P_col[k];
+      column_[i] = larger(column_[i], magnitude(P[k])), column_[j] = larger(column_[j], magnitude(P[k]));
+    }
+    Mask is_even = ~none();
+    auto look = [&](V size) { is_even &= ((size >= 0.01) & (size <= 100.)) | (size == 0.); };
+    for (int i = 0; i < m; i++) {
+      V size = all(0);
+      for (int k = p.A_ptr[i]; k < p.A_ptr[i + 1]; k++) {
+        size = larger(size, magnitude(A[k]));
+        column_[p.A_col[k]] = larger(column_[p.A_col[k]], magnitude(A[k]));
+      }
+      look(size);
+    }
+    for (int j = 0; j < n; j++) look(column_[j]);
+    return is_even;
   }
 
   // q and b, after `scale`.

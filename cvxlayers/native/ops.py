@@ -1,0 +1,120 @@
+"""Products on fixed patterns, for whole batches, in one pass over memory each. None: do it with NumPy.
+
+The arrays are (..., k) float64 with leading dimensions that broadcast. Every function answers None where the library is
+missing, or where the leading dimensions are not simply a batch and ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import cache
+
+import numpy as np
+
+from .library import library
+
+_int, _long, _pointer, _double = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
+_ARGUMENTS: dict[str, list] = {
+    "multiply": [_long, _pointer, _pointer, _pointer, _long, _pointer, _long, _pointer],
+    "multiply_transposed": [_long, _long, _pointer, _pointer, _pointer, _long, _pointer, _long, _pointer],
+    "outer": [_long, _pointer, _pointer, _double, *([_pointer, _long] * 4), _pointer],
+    "map": [_long, _pointer, _pointer, _pointer, _pointer, _long, _pointer, _long],
+    "largest": [_long, _long, _pointer, _pointer, _pointer, _long, _pointer, _pointer],
+}
+
+
+@cache
+def _function(name):
+    found = library()
+    if found is None:
+        return None
+    function = getattr(found, f"cvxlayers_{name}")
+    function.argtypes, function.restype = [_int, _long, *_ARGUMENTS[name]], None
+    return function
+
+
+def multiply(pattern, values, x, threads):
+    """M x: (..., nnz), (..., columns) -> (..., rows)."""
+    return _product("multiply", pattern, values, x, pattern.shape[0], (pattern.shape[0],), threads)
+
+
+def multiply_transposed(pattern, values, y, threads):
+    """M'y: (..., nnz), (..., rows) -> (..., columns)."""
+    return _product("multiply_transposed", pattern, values, y, pattern.shape[1], pattern.shape, threads)
+
+
+def _product(name, pattern, values, x, size, shape, threads):
+    function = _function(name)
+    rows = function and _rows(values, x)
+    if not rows:
+        return None
+    lead, batch, (values, x) = rows
+    out = np.empty((*lead, size))
+    function(threads, batch, *shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), *_strided(x), _at(out))
+    return out
+
+
+def outer(pattern, scale, a, p, c, d, threads):
+    """scale (a p' + c d') on the pattern: a, c (..., rows), p, d (..., columns) -> (..., nnz)."""
+    function = _function("outer")
+    rows = function and _rows(a, p, c, d)
+    if not rows:
+        return None
+    lead, batch, factors = rows
+    out = np.empty((*lead, pattern.nnz))
+    strided = [word for factor in factors for word in _strided(factor)]
+    function(threads, batch, pattern.nnz, _at(pattern.rows), _at(pattern.cols), scale, *strided, _at(out))
+    return out
+
+
+def add_map(out, to, source, values, x, threads):
+    """out += C x, in place, for the entries values[k] at (to[k], source[k]) of C. Whether it has been done."""
+    function = _function("map")
+    rows = function and out.flags.c_contiguous and _rows(out, x)
+    if not rows or rows[0] != out.shape[:-1]:
+        return False
+    _, batch, (_, x) = rows
+    function(threads, batch, values.size, _at(to), _at(source), _at(values), *_strided(x), _at(out), out.shape[-1])
+    return True
+
+
+def largest(pattern, values, threads):
+    """The largest entries of the rows and of the columns in magnitude: (B, nnz) -> (B, rows), (B, columns)."""
+    function = _function("largest")
+    rows = function and _rows(values)
+    if not rows:
+        return None
+    lead, batch, (values,) = rows
+    by_row, by_column = np.empty((*lead, pattern.shape[0])), np.empty((*lead, pattern.shape[1]))
+    function(
+        threads, batch, *pattern.shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), _at(by_row), _at(by_column)
+    )
+    return by_row, by_column
+
+
+def _rows(*arrays):
+    """(lead, batch, arrays as (1, k) or (batch, k)): each has the leading dimensions `lead`, or ones; else None."""
+    leads = [a.shape[:-1] for a in arrays]
+    lead = leads[0]
+    if any(other != lead for other in leads):
+        lead = np.broadcast_shapes(*leads)
+    batch, out = math.prod(lead), []
+    for a, own in zip(arrays, leads, strict=True):
+        if a.dtype != np.float64:
+            return None
+        if own != lead and math.prod(own) != 1:
+            return None
+        flat = a.reshape(-1 if a.size else math.prod(own), a.shape[-1])
+        if flat.shape[1] and flat.strides[1] != 8 and flat.shape[1] > 1:
+            flat = np.ascontiguousarray(flat)
+        out.append(flat)
+    return lead, batch, out
+
+
+def _strided(a):
+    return _at(a), a.strides[0] // 8 if a.shape[0] > 1 else 0
+
+
+def _at(a):
+    return a.ctypes.data

@@ -1,0 +1,103 @@
+// Products and assemblies on fixed patterns, for whole batches: what array libraries do in several passes over memory.
+// All arrays are rows of doubles, `stride` apart, one row for each item of the batch; stride 0: the same for all.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "engine.h"
+#include "export.h"
+#include "pool.h"
+
+namespace cvxlayers {
+namespace {
+
+constexpr std::ptrdiff_t PART = 1 << 14;  // entries that are worth another thread
+
+// work(item) for all items, in parts that are worth it.
+template <class Work>
+void each(int threads, std::ptrdiff_t batch, std::ptrdiff_t size, const Work& work) {
+  const std::ptrdiff_t part = std::max<std::ptrdiff_t>(1, PART / std::max<std::ptrdiff_t>(size, 1));
+  Pool::get().run(threads, (batch + part - 1) / part, [&](std::ptrdiff_t p) {
+    for (std::ptrdiff_t i = p * part; i < std::min(batch, (p + 1) * part); i++) work(i);
+  });
+}
+
+}  // namespace
+}  // namespace cvxlayers
+
+using namespace cvxlayers;
+
+// out (batch, rows) := M x for CSR matrices M of one pattern.
+EXPORT void cvxlayers_multiply(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, const std::int64_t* indptr,
+                               const std::int64_t* columns, const double* values, std::ptrdiff_t values_stride, const double* x,
+                               std::ptrdiff_t x_stride, double* out) {
+  each(threads, batch, indptr[rows], [&](std::ptrdiff_t b) {
+    const double *M = values + b * values_stride, *xb = x + b * x_stride;
+    for (std::ptrdiff_t i = 0; i < rows; i++) {
+      double sum[4] = {0, 0, 0, 0};
+      std::int64_t k = indptr[i];
+      for (const std::int64_t end = indptr[i + 1] - 3; k < end; k += 4)
+        for (int l = 0; l < 4; l++) sum[l] += M[k + l] * xb[columns[k + l]];
+      for (; k < indptr[i + 1]; k++) sum[0] += M[k] * xb[columns[k]];
+      out[b * rows + i] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+  });
+}
+
+// out (batch, width) := M'y.
+EXPORT void cvxlayers_multiply_transposed(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, std::ptrdiff_t width,
+                                          const std::int64_t* indptr, const std::int64_t* columns, const double* values,
+                                          std::ptrdiff_t values_stride, const double* y, std::ptrdiff_t y_stride, double* out) {
+  each(threads, batch, indptr[rows], [&](std::ptrdiff_t b) {
+    const double* M = values + b * values_stride;
+    double* to = out + b * width;
+    std::fill(to, to + width, 0.0);
+    for (std::ptrdiff_t i = 0; i < rows; i++) {
+      const double yi = y[b * y_stride + i];
+      for (std::int64_t k = indptr[i]; k < indptr[i + 1]; k++) to[columns[k]] += M[k] * yi;
+    }
+  });
+}
+
+// out (batch, entries) := scale (a p' + c d') on the pattern, a and c by row, p and d by column.
+EXPORT void cvxlayers_outer(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* rows,
+                            const std::int64_t* columns, double scale, const double* a, std::ptrdiff_t a_stride, const double* p,
+                            std::ptrdiff_t p_stride, const double* c, std::ptrdiff_t c_stride, const double* d,
+                            std::ptrdiff_t d_stride, double* out) {
+  each(threads, batch, entries, [&](std::ptrdiff_t b) {
+    const double *ab = a + b * a_stride, *pb = p + b * p_stride, *cb = c + b * c_stride, *db = d + b * d_stride;
+    double* to = out + b * entries;
+    for (std::ptrdiff_t k = 0; k < entries; k++)
+      to[k] = scale * (ab[rows[k]] * pb[columns[k]] + cb[rows[k]] * db[columns[k]]);
+  });
+}
+
+// out += C x for one sparse matrix C with entries (to, from, values): out[to[k]] += values[k] x[from[k]].
+EXPORT void cvxlayers_map(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* to,
+                          const std::int64_t* from, const double* values, const double* x, std::ptrdiff_t x_stride, double* out,
+                          std::ptrdiff_t out_stride) {
+  each(threads, batch, entries, [&](std::ptrdiff_t b) {
+    const double* xb = x + b * x_stride;
+    double* ob = out + b * out_stride;
+    for (std::ptrdiff_t k = 0; k < entries; k++) ob[to[k]] += values[k] * xb[from[k]];
+  });
+}
+
+// by_row (batch, rows) and by_column (batch, width): the largest entries of M in magnitude; NaN counts as infinite.
+EXPORT void cvxlayers_largest(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, std::ptrdiff_t width,
+                              const std::int64_t* indptr, const std::int64_t* columns, const double* values,
+                              std::ptrdiff_t values_stride, double* by_row, double* by_column) {
+  each(threads, batch, indptr[rows], [&](std::ptrdiff_t b) {
+    const double* M = values + b * values_stride;
+    double *row = by_row + b * rows, *column = by_column + b * width;
+    std::fill(column, column + width, 0.0);
+    for (std::ptrdiff_t i = 0; i < rows; i++) {
+      double largest = 0;
+      for (std::int64_t k = indptr[i]; k < indptr[i + 1]; k++) {
+        const double size = M[k] == M[k] ? std::fabs(M[k]) : HUGE_VAL;
+        largest = std::max(largest, size), column[columns[k]] = std::max(column[columns[k]], size);
+      }
+      row[i] = largest;
+    }
+  });
+}
