@@ -99,7 +99,14 @@ def call_on_host(diffmap, kind, args, want):
 
 
 def _full(arrays, want):
-    return [a if a.shape == shape else np.broadcast_to(a, shape) for a, shape in zip(arrays, want, strict=True)]
+    """Arrays of the shapes `want`; of one that occurs twice only the first may keep its memory, so the others are views."""
+    seen: set[int] = set()
+    full = []
+    for a, shape in zip(arrays, want, strict=True):
+        a = a if a.shape == shape else np.broadcast_to(a, shape)
+        full.append(a[...] if id(a) in seen else a)
+        seen.add(id(a))
+    return full
 
 
 def transposed(kind, groups, c):

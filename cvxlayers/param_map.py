@@ -134,9 +134,10 @@ class ParamMap:
         for block in self.blocks:
             leads = {phi[f].shape[:-1] for f, _ in block.terms} or {(1,) * (phi[0].ndim - 1) if phi else ()}
             lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
-            value = np.zeros(lead + block.constant.shape)
-            if constant:
-                value += block.constant
+            if constant and block.constant.any():
+                value = np.array(np.broadcast_to(block.constant, lead + block.constant.shape))
+            else:
+                value = np.zeros(lead + block.constant.shape)
             for f, term in block.terms:
                 term.add_to(value, phi[f])
             out.append(value)

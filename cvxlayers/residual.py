@@ -10,6 +10,7 @@ y in K*, s in K and y's = 0 hold by construction, so R = 0 is optimality, all of
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -141,7 +142,7 @@ def refine(structure: Structure, data: ConeData, x, v, patience=_PATIENCE) -> Re
     The steps are full ones: near a solution that is not regular |R| rises before it falls, and a line search gets stuck.
     An item stops after `patience` steps without progress. Items that start from NaN keep size inf.
     """
-    with blas_for(structure.n + structure.m):
+    with blas_for(structure.n + structure.m) if structure.engine is None else nullcontext():
         newton = _Newton(structure, data, x, v, patience)
         for _ in range(_MAX_STEPS):
             items = newton.unfinished()
@@ -157,6 +158,7 @@ class _Newton:
     def __init__(self, structure, data, x, v, patience):
         B, N = x.shape[0], structure.n + structure.m
         self.structure, self.data = structure, data
+        self.target = TARGET if structure.engine is None else _EXACT  # the engine has come as far as it can
         self.x, self.v, self.r = x, v, residual(structure, data, x, v)
         self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
         self.patience, self.failures, self.steps = patience, np.zeros(B, np.int64), np.zeros(B, np.int64)
@@ -168,7 +170,7 @@ class _Newton:
         """Items that are not at the target yet and still promise something."""
         size = self.best.size
         patience = np.where(size > _ROUNDING, self.patience, 1)
-        return np.flatnonzero(np.isfinite(size) & (size > TARGET) & (self.failures < patience))
+        return np.flatnonzero(np.isfinite(size) & (size > self.target) & (self.failures < patience))
 
     def step(self, items):
         """One Newton step of the given items."""
@@ -206,8 +208,9 @@ class _Newton:
         rest = np.flatnonzero(rank == 0)
         if rest.size:
             some = data.take(rest)
-            system, inverse = self._factorize(items[rest], some, v[rest], size[rest])
-            dx[rest], dy[rest] = system.solve(inverse, r1[rest], r2[rest])
+            with blas_for(self.structure.n + self.structure.m):
+                system, inverse = self._factorize(items[rest], some, v[rest], size[rest])
+                dx[rest], dy[rest] = system.solve(inverse, r1[rest], r2[rest])
         return self.structure.K.spectrum(v), dx, dy
 
     def _factorize(self, items, data, v, size):

@@ -87,13 +87,13 @@ def _shapes(diffmap, kind, args):
 def _run(diffmap, kind, args):
     """The computation itself. theta only carries derivatives: the other kinds read `saved`."""
     use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
-    dtype, device, want = args[0].dtype, args[0].device, _shapes(diffmap, kind, args)
+    like, want = args[0], _shapes(diffmap, kind, args)
     if diffmap.native:
         results, saved = call(diffmap, kind, use)
-        own = [r.to(dtype).expand(shape).clone() for r, shape in zip(results, want[0], strict=True)]
+        own = [r.to(like.dtype).expand(shape).clone() for r, shape in zip(results, want[0], strict=True)]
         return own + [a.expand(shape).clone() for a, shape in zip(saved, want[1], strict=True)]
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
-    return [_tensor(a).to(device, dtype) for a in results] + [_tensor(a) for a in saved]
+    return [_tensor(a).to(like.device, like.dtype) for a in results] + [_tensor(a, internal=True) for a in saved]
 
 
 def _array(tensor):
@@ -103,8 +103,11 @@ def _array(tensor):
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def _tensor(array):
-    """A tensor of its own: no memory shared with others. NumPy's strides of an empty array are zero: no view_as_complex."""
+def _tensor(array, internal=False):
+    """A tensor of its own: no memory shared with others. internal: nobody writes to it; memory that it owns is not copied."""
+    if internal and array.base is None and array.flags.carray and array.size:
+        return torch.from_numpy(array)
+    # NumPy's strides of an empty array are zero: no view_as_complex
     return torch.from_numpy(np.array(array, order="C")) if array.size else torch.empty(array.shape, dtype=torch.float64)
 
 
@@ -272,8 +275,8 @@ def _evaluate(handle, tensors):
 
 @torch.compiler.allow_in_graph
 def _evaluate_in_graph(key, *tensors):
-    handle = _TRACED[key] = _find(key)
-    return _evaluate(handle, tensors)
+    _TRACED[key] = _find(key)
+    return _evaluate(_TRACED[key], tensors)
 
 
 def lift(diffmap: DiffMap):
@@ -353,9 +356,7 @@ def _as_tensors(values, parameters):
     tensors = [None if is_number(v) else _as_tensor(v, i, parameters) for i, v in enumerate(values)]
     beside = [t for t in tensors if t is not None]
     like = torch.empty((), dtype=_common_dtype(beside), device=beside[0].device) if beside else None
-    return [
-        _as_tensor(v, i, parameters, like) if t is None else t for i, (v, t) in enumerate(zip(values, tensors, strict=True))
-    ]
+    return [_as_tensor(values[i], i, parameters, like) if t is None else t for i, t in enumerate(tensors)]
 
 
 def _as_tensor(value, position, parameters, like=None):
@@ -394,7 +395,6 @@ def _cast(tensor, kind):
 
 
 def _shaped(result, info):
-    lead = result.shape[:-1]
     if info.complex:
-        return torch.view_as_complex(result.reshape((*lead, *info.shape, 2)))
-    return result if len(info.shape) == 1 else result.reshape((*lead, *info.shape))
+        return torch.view_as_complex(result.reshape((*result.shape[:-1], *info.shape, 2)))
+    return result if len(info.shape) == 1 else result.reshape((*result.shape[:-1], *info.shape))

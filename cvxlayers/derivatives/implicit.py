@@ -20,6 +20,8 @@ here without the homogeneous embedding and with P.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from .. import activeset
 from ..linsolve import ItemFactors, System, apply_dense, keeps_inverse
 from ..program import Structure
@@ -46,6 +48,9 @@ class Implicit(Derivative):
         point = solved.point
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
+    def _blas(self):
+        return blas_for(self.N) if self.structure.engine is None else nullcontext()
+
     def _solver(self, saved):
         """The function (r1, r2) -> (u, Bw) at the saved point."""
         P, A, _, v, _, F = saved
@@ -71,21 +76,21 @@ class Implicit(Derivative):
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
         _, _, x, _, y, _ = saved
-        with blas_for(self.N):
+        with self._blas():
             solve = self._solver(saved)
             return solve(*self._residual(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
         """(gP, gq, gA, gb); gy None is zero."""
         _, _, x, v, y, _ = saved
-        with blas_for(self.N):
+        with self._blas():
             solve = self._solver(saved)
             return self._gradient(x, y, *solve(gx, 0 * v if gy is None else gy))
 
     def jvp2(self, saved, s, t):
         """(x'', y'') along the tangents s and t of the data."""
         S, (_, A, x, v, y, _) = self.structure, saved
-        with blas_for(self.N):
+        with self._blas():
             solve = self._solver(saved)
             (xs, ys, vs), (xt, yt, vt) = (self._tangent(A, solve, x, y, d) for d in (s, t))
             T = S.K.spectrum(v).third(vs, vt)
@@ -98,7 +103,7 @@ class Implicit(Derivative):
         """(gP, gq, gA, gb) of <gx, dx> + <gy, dy>, (dx, dy) the tangents along t; gy None is zero."""
         S, (_, A, x, v, y, _) = self.structure, saved
         gy = 0 * v if gy is None else gy
-        with blas_for(self.N):
+        with self._blas():
             solve = self._solver(saved)
             xt, yt, vt = self._tangent(A, solve, x, y, t)
             wx, wy = solve(gx, gy)

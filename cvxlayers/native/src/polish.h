@@ -40,7 +40,7 @@ inline void Group::keep_rough(Mask lanes) {
 
 inline void Group::polish(Mask candidates) {
   if (!any(candidates)) return;
-  const V per_tau = 1. / tau_, enough = VERIFIED * larger(all(1), larger(size_b_, size_q_));
+  const V per_tau = 1. / tau_, unit = larger(all(1), larger(size_b_, size_q_));
   V *active = K.active, *x = dx_, *y = dy_, *slack = ds_;
   for (int i = 0; i < m_; i++) {
     W_[i] = all(0);
@@ -68,7 +68,7 @@ inline void Group::polish(Mask candidates) {
         ey_[i] = (K.b[i] - Ax_[i]) * active[i];
         error = larger(magnitude(ey_[i]) / K.E[i], error);
       }
-      const Mask moving = open & (error > EXACT) & (error < 0.5 * before);
+      const Mask moving = open & (error > EXACT * unit) & (error < 0.5 * before);
       before = error;
       if (!any(moving)) break;
       K.solve(ex_, ey_, tx_, ty_);
@@ -78,7 +78,7 @@ inline void Group::polish(Mask candidates) {
     }
     const V error = optimality(x, y, slack);
     keep(open & (error < best_), x, y, error);
-    const Mask verified = open & (best_ <= enough);
+    const Mask verified = open & (best_ <= VERIFIED * unit);
     done_ |= verified, open &= ~verified;
     if (!any(open)) return;
     Mask changed = none();
