@@ -36,7 +36,9 @@ class BuildEngine(build_ext):
         temporary = Path(self.build_temp)
         with ThreadPoolExecutor() as threads:  # each is a process of the compiler
             tasks = {b[0]: threads.submit(self._engine, temporary, *b) for b in BUILDS.get(machine, BUILDS["any"])}
-            common = threads.submit(self._objects, [SOURCES / f"{name}.cpp" for name in ("plan", "pool", "ops")], temporary, [], [])
+            common = threads.submit(
+                self._objects, [SOURCES / f"{name}.cpp" for name in ("plan", "pool", "ops")], temporary, [], []
+            )
             made = {name: task.result() for name, task in tasks.items() if task.exception() is None}
         if not made:
             raise CompileError("the native engine does not compile here; cvxlayers works without it, slower on QPs")

@@ -5,6 +5,7 @@
 `import cvxlayers` brings in numpy, scipy and cvxpy only; each framework has its own module.
 """
 
+from .config import show_config
 from .diffmap import DiffMap, Saved
 from .errors import MissingDependencyError, ProblemError, ShapeError, SolverError
 from .info import Info
@@ -23,4 +24,5 @@ __all__ = [
     "SolverError",
     "Status",
     "__version__",
+    "show_config",
 ]

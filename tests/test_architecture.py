@@ -37,6 +37,7 @@ LAYERS = [
     "activeset",
     "residual",
     "solvers",
+    "config",
     "info",
     "ladder",
     "derivatives",

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .library import library
+from .library import library, switched_off
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
@@ -170,4 +170,4 @@ def _at(a):
     return a.ctypes.data
 
 
-__all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library"]
+__all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library", "switched_off"]

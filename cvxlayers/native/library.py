@@ -10,10 +10,15 @@ from pathlib import Path
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 
 
+def switched_off() -> bool:
+    """Whether the environment asks for no engine: CVXLAYERS_ENGINE=off."""
+    return os.environ.get("CVXLAYERS_ENGINE", "").lower() in ("off", "0", "no")
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The shared library, or None: it was not built, or is switched off."""
-    if os.environ.get("CVXLAYERS_ENGINE", "").lower() in ("off", "0", "no"):
+    if switched_off():
         return None
     for path in sorted(Path(__file__).parent.glob("_engine*")):
         try:

@@ -47,8 +47,8 @@ def multiply_transposed(pattern, values, y, threads):
 
 def _product(name, pattern, values, x, size, shape, threads):
     function = _function(name) if values.size + x.size > _SMALL else None
-    rows = function and _rows(values, x)
-    if not rows:
+    rows = _rows(values, x) if function else None
+    if not function or not rows:
         return None
     lead, batch, (values, x) = rows
     out = np.empty((*lead, size))
@@ -59,8 +59,8 @@ def _product(name, pattern, values, x, size, shape, threads):
 def outer(pattern, scale, a, p, c, d, threads):
     """scale (a p' + c d') on the pattern: a, c (..., rows), p, d (..., columns) -> (..., nnz)."""
     function = _function("outer") if max(a.size, p.size) * pattern.nnz > _SMALL * max(pattern.shape) else None
-    rows = function and _rows(a, p, c, d)
-    if not rows:
+    rows = _rows(a, p, c, d) if function else None
+    if not function or not rows:
         return None
     lead, batch, factors = rows
     out = np.empty((*lead, pattern.nnz))
@@ -72,8 +72,8 @@ def outer(pattern, scale, a, p, c, d, threads):
 def add_map(out, to, source, values, x, threads):
     """out += C x, in place, for the entries values[k] at (to[k], source[k]) of C. Whether it has been done."""
     function = _function("map") if out.size + x.size > _SMALL else None
-    rows = function and out.flags.c_contiguous and _rows(out, x)
-    if not rows or rows[0] != out.shape[:-1]:
+    rows = _rows(out, x) if function and out.flags.c_contiguous else None
+    if not function or not rows or rows[0] != out.shape[:-1]:
         return False
     _, batch, (_, x) = rows
     function(threads, batch, values.size, _at(to), _at(source), _at(values), *_strided(x), _at(out), out.shape[-1])
@@ -83,8 +83,8 @@ def add_map(out, to, source, values, x, threads):
 def largest(pattern, values, threads):
     """The largest entries of the rows and of the columns in magnitude: (B, nnz) -> (B, rows), (B, columns)."""
     function = _function("largest") if values.size > _SMALL else None
-    rows = function and _rows(values)
-    if not rows:
+    rows = _rows(values) if function else None
+    if not function or not rows:
         return None
     lead, batch, (values,) = rows
     by_row, by_column = np.empty((*lead, pattern.shape[0])), np.empty((*lead, pattern.shape[1]))
