@@ -42,8 +42,8 @@ class Interface:
 
         problem: a convex problem whose data are affine in the parameters (DPP), after lifting; or a log-log convex one, with
         gp=True. parameters: all of its cp.Parameter, in the order of the call. variables: what to return, in this order:
-        cp.Variable, or dual variables of constraints (`constraint.dual_variables[0]`). solver: "moreau", "clarabel", "scs",
-        "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
+        cp.Variable, or dual variables of constraints (`constraint.dual_variables[0]`). solver: "native", "moreau", "clarabel",
+        "scs", "ecos", "diffcp", or None for the best that is installed. solver_args: its options.
         derivative: "implicit" (exact), "smoothed" (that of the problem with a logarithmic barrier of weight mu), "lpgd"
         (gradients by steps of length tau in the loss), or "diffcp" (the reference implementation, slow). on_error: "raise", or
         "nan" for items that cannot be solved: NaN as outputs, zero as gradients. verbose: print one line for each batch

@@ -41,14 +41,17 @@ const std::vector<Known>& builds() {
   return list;
 }
 
-// The first usable build's instruction set is the best one; of its builds, the one with the fewest lanes that hold the batch.
-const Build* choose(std::ptrdiff_t batch) {
+// The first usable build's instruction set is the best one. Of its builds the one with the fewest lanes that hold what one
+// thread has to do: lanes without a problem are wasted, and so are threads without a group.
+const Build* choose(std::ptrdiff_t batch, int threads) {
+  const std::ptrdiff_t share = (batch + threads - 1) / threads;
   const Build* best = nullptr;
   for (const Known& known : builds()) {
     if (!known.usable) continue;
     if (best && std::strncmp(best->name, known.build->name, 2)) break;
-    if (!best || (known.build->lanes < best->lanes && known.build->lanes >= batch)) best = known.build;
-    else if (best->lanes < batch && known.build->lanes > best->lanes) best = known.build;
+    const bool fits = known.build->lanes >= share;
+    if (!best || (fits ? best->lanes < share || known.build->lanes < best->lanes : known.build->lanes > best->lanes && best->lanes < share))
+      best = known.build;
   }
   return best;
 }
@@ -150,8 +153,8 @@ bool bad(const Rows& rows, std::size_t size, std::ptrdiff_t batch) {
   return (!rows.data && size && batch) || (rows.stride != 0 && rows.stride < std::ptrdiff_t(size));
 }
 
-const Build* build_named(const char* name, std::ptrdiff_t batch) {
-  if (!name || !*name) return choose(batch);
+const Build* build_named(const char* name, std::ptrdiff_t batch, int threads) {
+  if (!name || !*name) return choose(batch, threads);
   for (const Known& known : builds())
     if (known.usable && !std::strcmp(known.build->name, name)) return known.build;
   return nullptr;
@@ -220,7 +223,7 @@ EXPORT int cvxlayers_solve(void* handle, const char* build, int threads, std::pt
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.q, p.n, batch) || bad(task.b, p.m, batch))
     return BAD_ARGUMENT;
   if (batch && (!x || !status || !iterations || (p.m && (!y || !s)))) return BAD_ARGUMENT;
-  const Build* chosen = build_named(build, batch);
+  const Build* chosen = build_named(build, batch, threads);
   if (!chosen) return BAD_ARGUMENT;
   return each_group(h, chosen, threads, batch, !P_stride && !A_stride,
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->solve(w, task, first, count, loaded); });
@@ -238,7 +241,7 @@ EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::p
   const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, columns, right, out, rank};
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.v, p.m, batch)) return BAD_ARGUMENT;
   if (batch && (!rank || (columns && (!right || !out)))) return BAD_ARGUMENT;
-  const Build* chosen = build_named(build, batch);
+  const Build* chosen = build_named(build, batch, threads);
   if (!chosen) return BAD_ARGUMENT;
   return each_group(h, chosen, threads, batch, !P_stride && !A_stride,
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->linear(w, task, first, count, loaded); });
