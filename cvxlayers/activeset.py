@@ -75,7 +75,7 @@ def singular(structure, P, A, v):
     zero = np.zeros((B, 0, structure.n + structure.m))
     _, rank = structure.engine.linear(P, A, v, zero, threads=workers(), build=chosen_build())
     out = rank != 1
-    for i in np.flatnonzero(out):
+    for i in np.flatnonzero(rank == 0):
         one = [a[0 if len(a) == 1 else i] for a in (P, A, v)]
         if is_small(structure):
             out[i] = dense_inverse(System(structure, *one).dense()[None])[1][0]

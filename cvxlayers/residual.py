@@ -158,7 +158,6 @@ class _Newton:
     def __init__(self, structure, data, x, v, patience):
         B, N = x.shape[0], structure.n + structure.m
         self.structure, self.data = structure, data
-        self.target = TARGET if structure.engine is None else _EXACT  # the engine has come as far as it can
         self.x, self.v, self.r = x, v, residual(structure, data, x, v)
         self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
         self.patience, self.failures, self.steps = patience, np.zeros(B, np.int64), np.zeros(B, np.int64)
@@ -170,7 +169,7 @@ class _Newton:
         """Items that are not at the target yet and still promise something."""
         size = self.best.size
         patience = np.where(size > _ROUNDING, self.patience, 1)
-        return np.flatnonzero(np.isfinite(size) & (size > self.target) & (self.failures < patience))
+        return np.flatnonzero(np.isfinite(size) & (size > TARGET) & (self.failures < patience))
 
     def step(self, items):
         """One Newton step of the given items."""

@@ -31,7 +31,7 @@ inline void Group::linear(const double* v, std::ptrdiff_t v_stride, const double
   const V pivot = K.factorize(W_, true);
   const Mask suspicious = finite_matrices_ & ~(pivot > SUSPICIOUS);
   Mask singular = none(), solved = finite_matrices_;
-  if (any(suspicious)) singular = suspicious & ~probe();
+  if (any(suspicious)) singular = probe(suspicious, solved);
   const std::ptrdiff_t size = n_ + m_, stride = columns * size;
   std::ptrdiff_t c = 0;
   for (; c + 4 <= columns; c += 4) solved &= linear_columns<4>(right + c * size, out + c * size, stride, rows, singular);
@@ -117,8 +117,9 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
   return solved;
 }
 
-// Whether a known vector z comes back from K z: in a direction that is (nearly) in the null space it does not.
-inline Mask Group::probe() {
+// The lanes where K is singular. A known vector z comes back from K z, unless parts of it are in the null space, or nearly
+// so. K of those parts tells which: where it is more than rounding, nothing is clear, and the lane counts as unsolved.
+inline Mask Group::probe(Mask suspicious, Mask& solved) {
   std::uint64_t state = 0x9e3779b97f4a7c15ULL;
   auto number = [&] {  // in [-1, 1], the same for every lane
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
@@ -130,7 +131,7 @@ inline Mask Group::probe() {
   K.multiply(zx, zy, Px_, Ay_, Ax_);
   for (int j = 0; j < n_; j++) rx_[j] = Px_[j] + Ay_[j];
   for (int i = 0; i < m_; i++) ry_[i] = Ax_[i] * K.active[i];
-  Mask regular = none();
+  Mask regular = ~suspicious;
   for (int step = 0; step < REFINEMENTS && any(~regular); step++) {
     K.multiply(ux, uy, Px_, Ay_, Ax_);
     for (int j = 0; j < n_; j++) ex_[j] = rx_[j] - Px_[j] - Ay_[j];
@@ -141,7 +142,15 @@ inline Mask Group::probe() {
     for (int i = 0; i < m_; i++) uy[i] += ty_[i] * K.active[i], error = larger(error, magnitude(uy[i] - zy[i]));
     regular |= error <= 1e-3;
   }
-  return regular;
+  if (!any(~regular)) return none();
+  null_part(zx, zy, ux, uy);
+  K.multiply(ux, uy, Px_, Ay_, Ax_);
+  V size = all(0), image = all(0);
+  for (int j = 0; j < n_; j++) size = larger(size, magnitude(ux[j])), image = larger(image, magnitude(Px_[j] + Ay_[j]));
+  for (int i = 0; i < m_; i++) size = larger(size, magnitude(uy[i])), image = larger(image, magnitude(Ax_[i] * K.active[i]));
+  const Mask null = ~regular & (image <= 1e-11 * size);
+  solved &= regular | null;
+  return null;
 }
 
 }  // namespace

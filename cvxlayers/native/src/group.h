@@ -114,7 +114,7 @@ class Group {
   V optimality(const V* x, const V* y, V* slack);
   template <int NR>
   Mask linear_columns(const double* right, double* out, std::ptrdiff_t stride, int rows, Mask singular);
-  Mask probe();
+  Mask probe(Mask suspicious, Mask& solved);
   void null_part(V* x, V* y, V* null_x, V* null_y);
 
   static Mask finite(const V* a, std::ptrdiff_t size) {

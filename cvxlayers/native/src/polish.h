@@ -41,6 +41,7 @@ inline void Group::keep_rough(Mask lanes) {
 inline void Group::polish(Mask candidates) {
   if (!any(candidates)) return;
   const V per_tau = 1. / tau_, unit = larger(all(1), larger(size_b_, size_q_));
+  const V scaled_unit = larger(all(1), larger(largest(K.b, m_), largest(K.q, n_)));  // small rows count as much as large ones
   V *active = K.active, *x = dx_, *y = dy_, *slack = ds_;
   for (int i = 0; i < m_; i++) {
     W_[i] = all(0);
@@ -62,13 +63,13 @@ inline void Group::polish(Mask candidates) {
       V error = all(0);
       for (int j = 0; j < n_; j++) {
         ex_[j] = -(Px_[j] + Ay_[j] + K.q[j]);
-        error = larger(magnitude(ex_[j]) / K.D[j], error);
+        error = larger(magnitude(ex_[j]), error);
       }
       for (int i = 0; i < m_; i++) {
         ey_[i] = (K.b[i] - Ax_[i]) * active[i];
-        error = larger(magnitude(ey_[i]) / K.E[i], error);
+        error = larger(magnitude(ey_[i]), error);
       }
-      const Mask moving = open & (error > EXACT * unit) & (error < 0.5 * before);
+      const Mask moving = open & (error > EXACT * scaled_unit) & (error < 0.5 * before);
       before = error;
       if (!any(moving)) break;
       K.solve(ex_, ey_, tx_, ty_);
