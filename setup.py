@@ -1,5 +1,6 @@
 """Package metadata, and the native engine: an optional extension. `make demo` and `make test` do everything else."""
 
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ class BuildEngine(build_ext):
             raise CompileError("the native engine needs GCC or Clang; cvxlayers works without it, slower on QPs")
         machine = platform.machine().lower().replace("amd64", "x86_64")
         temporary = Path(self.build_temp)
-        with ThreadPoolExecutor() as threads:  # each is a process of the compiler
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # each is a process of the compiler
             tasks = {b[0]: threads.submit(self._engine, temporary, *b) for b in BUILDS.get(machine, BUILDS["any"])}
             common = threads.submit(
                 self._objects, [SOURCES / f"{name}.cpp" for name in ("plan", "pool", "ops")], temporary, [], []
@@ -65,7 +66,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cvxlayers", "cvxlayers.*"]),
-    package_data={"cvxlayers": ["py.typed"], "cvxlayers.native": ["src/*"]},
+    package_data={"cvxlayers": ["py.typed"]},
     ext_modules=[Extension("cvxlayers.native._engine", [str(p) for p in sorted(SOURCES.glob("*.cpp"))], optional=True)],
     cmdclass={"build_ext": BuildEngine},
     install_requires=[
