@@ -3,15 +3,17 @@
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
-# All set up .venv first, once, with the versions of constraints.txt.
+# make bench-native    the native engine and the layer against their peers, which `make peers` installs into .venv-peers
+# All others set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
 
-.PHONY: demo swap gradients test fuzz soak lint types bench clean
+.PHONY: demo swap gradients test fuzz soak lint types bench bench-native peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -44,8 +46,13 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/frameworks.py
 	$(BIN)/python benchmarks/warm_start.py
 
+peers: $(PEERS)/.peers
+
+bench-native: $(PEERS)/.peers
+	$(PEERS)/bin/python benchmarks/native.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version)'
@@ -59,4 +66,9 @@ $(VENV)/.demo: $(VENV)/.venv $(SETUP)
 # tensorflow-cpu stands in for the user's tensorflow: the same library without a gigabyte of GPU code.
 $(VENV)/.test: $(VENV)/.venv $(SETUP)
 	$(INSTALL) -e '.[torch,jax,test]' tensorflow-cpu keras ruff mypy
+	touch $@
+
+$(PEERS)/.peers: benchmarks/peers.txt $(SETUP)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e '.[torch]'
 	touch $@
