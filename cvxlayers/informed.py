@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import activeset
+from . import kkt
 from .diffmap import DiffMap, Saved
 from .info import REPORT
 from .layer import ConeLayer
@@ -80,8 +80,8 @@ class InformedLayer(DiffMap):
         if rest.size:
             some = data.take(rest)
             with blas_for(S.n + S.m):
-                if S.engine is not None:
-                    singular[rest] = activeset.singular(S, some.P, some.A, point.v[rest])
+                if S.kkt_engine is not None:
+                    singular[rest] = kkt.singular(S, some.P, some.A, point.v[rest])
                 else:
                     singular[rest] = ItemFactors(S, some.P, some.A, point.v[rest]).singular
         return found.solved.good & (kink | singular)

@@ -89,7 +89,7 @@ class ConeLayer(DiffMap):
         """A digest of the compiled problem and of all options of the layer; names do not count."""
         S, maps = self.structure, self.param_map
         words, formula_arrays = maps.formulas.facts()
-        facts: list = [S.n, S.cones, S.engine is not None, *words, self.on_error, bool(self.verbose), self.convex]
+        facts: list = [S.n, S.cones, S.kkt_engine is not None, *words, self.on_error, bool(self.verbose), self.convex]
         facts += [self.derivative.name, sorted(self.derivative.settings.items())]
         facts += [(p.shape, p.complex, p.declared, p.log) for p in (*self.parameters, *self.features)]
         facts += [(o.shape, o.complex) for o in self.outputs] + [self.objective]

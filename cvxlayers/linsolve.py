@@ -24,12 +24,11 @@ from scipy.sparse.csgraph import structural_rank
 
 from .program import Structure
 from .threads import each_slice
+from .turned import _NOISE, _NOISE_ROW
 
 DENSE = 160  # up to this N the inverse of a whole batch is one array operation, kept for the backward pass
 SINGULAR = 1e12  # condition number of the equilibrated K from which on it counts as singular
 _STEPS = 8
-_NOISE = 4e-15  # entries of U'A that are smaller, relative to A, are what cancellation leaves of a zero
-_NOISE_ROW = 1e-11  # so are whole rows of it; eigenvectors and solutions have errors, too
 _PARALLEL = 2e6  # B N^3 from which on a batch is inverted by several threads
 
 
@@ -40,7 +39,7 @@ def is_small(structure: Structure) -> bool:
 
 def keeps_inverse(structure: Structure) -> bool:
     """Whether refinement leaves the inverses of K for the backward pass. With the native engine factorizing again is faster."""
-    return is_small(structure) and structure.engine is None
+    return is_small(structure) and structure.kkt_engine is None
 
 
 class System:

@@ -20,6 +20,7 @@ from . import native
 from .cones import ProductCone
 from .native import ops
 from .threads import workers
+from .turned import Turned
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,27 @@ class Structure:
         except native.EngineError:
             return None
 
+    @cached_property
+    def turned(self) -> Turned:
+        """The pattern of A in the eigenvectors of D."""
+        return Turned(self.A, [(rows, count) for _, rows, count in self.K.curved])
+
+    @cached_property
+    def kkt_engine(self) -> native.Plan | None:
+        """The native engine's plan for K: that of `engine`, or one for weighted rows on the pattern of `turned`."""
+        if self.K.polyhedral or not native.available():
+            return self.engine
+        up, P, A = self.upper, self.P, self.turned
+        indptr = np.searchsorted(A.rows, np.arange(self.m + 1))
+        try:
+            return native.Plan(
+                self.n, self.m, 0, P.rows[up], P.cols[up], indptr, A.cols, P_index=up, P_values=P.nnz, weighted=True
+            )
+        except native.EngineError:
+            return None
+
     def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k != "engine"}  # another process makes its own
+        return {k: v for k, v in vars(self).items() if not k.endswith("engine")}  # another process makes its own
 
     @cached_property
     def upper(self) -> np.ndarray:

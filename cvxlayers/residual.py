@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .activeset import engine_solve
+from .kkt import engine_solve
 from .linsolve import ItemFactors, System, apply_dense, dense_inverse, keeps_inverse
 from .program import ConeData, Structure
 from .threads import blas_for
@@ -142,7 +142,7 @@ def refine(structure: Structure, data: ConeData, x, v, patience=_PATIENCE) -> Re
     The steps are full ones: near a solution that is not regular |R| rises before it falls, and a line search gets stuck.
     An item stops after `patience` steps without progress. Items that start from NaN keep size inf.
     """
-    with blas_for(structure.n + structure.m) if structure.engine is None else nullcontext():
+    with blas_for(structure.n + structure.m) if structure.kkt_engine is None else nullcontext():
         newton = _Newton(structure, data, x, v, patience)
         for _ in range(_MAX_STEPS):
             items = newton.unfinished()
@@ -199,7 +199,7 @@ class _Newton:
 
     def _direction(self, items, data, v, r1, r2, size):
         """The spectrum of D at v, and (dx, dy) of Newton's step."""
-        if self.structure.engine is None:
+        if self.structure.kkt_engine is None:
             system, inverse = self._factorize(items, data, v, size)
             return system.spectrum, *system.solve(inverse, r1, r2)
         dx, dy, rank = engine_solve(self.structure, data.P, data.A, v, r1, r2)

@@ -63,7 +63,8 @@ class ProductCone(Cone):
             start += cone.dim * count
         self.dim = start
         self.center = np.concatenate([np.tile(cone.center, count) for cone, _, count in self.blocks] or [np.zeros(0)])
-        self.polyhedral = all(isinstance(cone, (Zero, NonNeg)) for cone, _, _ in self.blocks)
+        self.curved = [block for block in self.blocks if not isinstance(block[0], (Zero, NonNeg))]
+        self.polyhedral = not self.curved
 
     @staticmethod
     def _split(v, cone, rows, count):
@@ -78,10 +79,9 @@ class ProductCone(Cone):
     def products(self, s, y):
         """The sum of |s| |y| over the curved cones (...), whose inner product is zero."""
         total = np.zeros(s.shape[:-1])
-        for cone, rows, count in self.blocks:
-            if not isinstance(cone, (Zero, NonNeg)):
-                s_norms, y_norms = (np.linalg.norm(self._split(a, cone, rows, count), axis=-1) for a in (s, y))
-                total += (s_norms * y_norms).sum(-1)
+        for cone, rows, count in self.curved:
+            s_norms, y_norms = (np.linalg.norm(self._split(a, cone, rows, count), axis=-1) for a in (s, y))
+            total += (s_norms * y_norms).sum(-1)
         return total
 
     def at_kink(self, v, distance):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from .. import activeset
+from .. import kkt
 from ..linsolve import ItemFactors, System, apply_dense, keeps_inverse
 from ..program import Structure
 from ..threads import blas_for
@@ -49,13 +49,13 @@ class Implicit(Derivative):
         return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
 
     def _blas(self):
-        return blas_for(self.N) if self.structure.engine is None else nullcontext()
+        return blas_for(self.N) if self.structure.kkt_engine is None else nullcontext()
 
     def _solver(self, saved):
         """The function (r1, r2) -> (u, Bw) at the saved point."""
         P, A, _, v, _, F = saved
-        if self.structure.engine is not None:
-            return lambda r1, r2: activeset.solve(self.structure, P, A, v, r1, r2)
+        if self.structure.kkt_engine is not None:
+            return lambda r1, r2: kkt.solve(self.structure, P, A, v, r1, r2)
         system = System(self.structure, P, A, v)
         if self.keeps_inverse:
             inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))

@@ -68,7 +68,9 @@ class _Smooth(Structure):
     mu: np.ndarray
 
     def __init__(self, structure, mu):
-        vars(self).update(vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu), engine=None)
+        vars(self).update(
+            vars(structure), exact=structure, mu=mu, K=SmoothedCone(structure.K, mu), engine=None, kkt_engine=None
+        )
 
     def item(self, index):
         """The cone of one item has that item's mu."""

@@ -21,7 +21,7 @@ from .library import library, switched_off
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _FAILED = 4  # of cvxlayers.program.Status
-_SMALL = 2e5  # flops of a batch from which on a second thread is worth waking
+_SMALL = 1e6  # about the operations of a batch from which on a second thread is worth waking
 
 
 def available() -> bool:
@@ -69,10 +69,11 @@ class Plan:
 
     P_rows, P_cols: the upper triangle of P, sorted by (row, column); P_index: where its values are in a row of P_values
     values (default: these and no others). A_ptr, A_cols: CSR, columns sorted; zero: how many of the m rows, the first ones,
-    are equalities. Raises EngineError for a malformed or too large pattern, and where there is no library.
+    are equalities. weighted: a plan for `linear` with weights only. Raises EngineError for a malformed or too large
+    pattern, and where there is no library.
     """
 
-    def __init__(self, n, m, zero, P_rows, P_cols, A_ptr, A_cols, P_index=None, P_values=None):
+    def __init__(self, n, m, zero, P_rows, P_cols, A_ptr, A_cols, P_index=None, P_values=None, weighted=False):
         self.n, self.m = n, m
         P_index = np.arange(np.size(P_rows)) if P_index is None else P_index
         P_rows, P_cols, P_index, A_ptr, A_cols = (
@@ -84,7 +85,7 @@ class Plan:
         self.P_values, self.A_values = P_rows.size if P_values is None else P_values, A_cols.size
         code = found.cvxlayers_plan(
             n, m, zero, P_rows.size, _at(P_rows), _at(P_cols), _at(P_index), self.P_values,
-            A_cols.size, _at(A_ptr), _at(A_cols), ctypes.byref(handle),
+            A_cols.size, _at(A_ptr), _at(A_cols), int(weighted), ctypes.byref(handle),
         )  # fmt: skip
         if code:
             raise EngineError(code)
@@ -114,22 +115,25 @@ class Plan:
             raise EngineError(code)
         return Answer(x, y, s, status, iterations)
 
-    def linear(self, P, A, v, right, *, threads=1, build=""):
+    def linear(self, P, A, v, right, *, weights=None, threads=1, build=""):
         """(u, rank): the solutions of the KKT systems of the active sets v > 0, and for each item 1: the system is regular, 2:
         it is singular, u is the least-squares solution of least norm, 3: the same in units that equilibrate the system, 0: not
         solved.
 
         P (B|1, P_values), A (B|1, nnz), v (B|1, m); right and u (B, columns, n + m); rank (B,). The rows that
-        are not active have u = 0.
+        are not active have u = 0. weights (B|1, m), where the plan is weighted: the systems are [P, A'; A, -diag(weights)].
         """
         P, A, v = _rows(P, self.P_values), _rows(A, self.A_values), _rows(v, self.m)
         right = np.ascontiguousarray(right, np.float64)
         B, columns, size = right.shape
         if size != self.n + self.m:
             raise EngineError(1)
+        weights = None if weights is None else _rows(weights, self.m)
+        at_weights = (None, 0) if weights is None else _strided(weights, B)
         out, rank = np.empty(right.shape), np.empty(B, np.uint8)
         code = self._library.cvxlayers_linear(
             self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
+            *at_weights,
             columns, _at(right), _at(out), _at(rank),
         )  # fmt: skip
         if code:
@@ -137,7 +141,8 @@ class Plan:
         return out, rank
 
     def _threads(self, threads, batch):
-        return threads if self.flops * batch > _SMALL else 1
+        passes = 100 * (self.P_values + self.A_values + self.n + self.m)  # over the data, in all steps
+        return threads if (self.flops + passes) * batch > _SMALL else 1
 
 
 def _rows(a, size):

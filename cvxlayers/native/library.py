@@ -28,11 +28,13 @@ def library() -> ctypes.CDLL | None:
         rows: list = [_pointer, _long]
         found.cvxlayers_builds.argtypes = [ctypes.c_char_p, _int]
         ints: list = [_int]
-        found.cvxlayers_plan.argtypes = ints * 4 + [_pointer] * 3 + [_int] * 2 + [_pointer] * 2 + [ctypes.POINTER(_pointer)]
+        found.cvxlayers_plan.argtypes = (
+            ints * 4 + [_pointer] * 3 + [_int] * 2 + [_pointer] * 2 + [_int] + [ctypes.POINTER(_pointer)]
+        )
         found.cvxlayers_free.argtypes, found.cvxlayers_free.restype = [_pointer], None
         found.cvxlayers_describe.argtypes = [_pointer, _pointer]
         head: list = [_pointer, ctypes.c_char_p, _int, _long]
         found.cvxlayers_solve.argtypes = [*head, *(rows * 4), _int, *([_pointer] * 5)]
-        found.cvxlayers_linear.argtypes = [*head, *(rows * 3), _long, *([_pointer] * 3)]
+        found.cvxlayers_linear.argtypes = [*head, *(rows * 4), _long, *([_pointer] * 3)]
         return found
     return None

@@ -176,16 +176,16 @@ EXPORT int cvxlayers_builds(char* out, int size) {
 }
 
 // P: upper triangle, sorted by (row, column); its values are at P_index in rows of P_values numbers. A: CSR with sorted
-// columns; its first `zero` rows are equalities.
+// columns; its first `zero` rows are equalities. weighted: for `cvxlayers_linear` with weights only; zero is 0.
 EXPORT int cvxlayers_plan(int n, int m, int zero, int nP, const std::int32_t* P_row, const std::int32_t* P_col,
                           const std::int32_t* P_index, int P_values, int nA, const std::int32_t* A_ptr, const std::int32_t* A_col,
-                          void** out) {
+                          int weighted, void** out) {
   if (!out || n < 1 || m < 0 || zero < 0 || zero > m || nP < 0 || P_values < 0 || nA < 0 || !A_ptr) return BAD_ARGUMENT;
   if ((nP && (!P_row || !P_col || !P_index)) || (nA && !A_col)) return BAD_ARGUMENT;
   *out = nullptr;
   try {
     Pattern pattern;
-    pattern.n = n, pattern.m = m, pattern.zero = zero, pattern.P_values = P_values;
+    pattern.n = n, pattern.m = m, pattern.zero = zero, pattern.P_values = P_values, pattern.weighted = weighted != 0;
     if (int code = read_pattern(pattern, nP, P_row, P_col, P_index, nA, A_ptr, A_col)) return code;
     auto handle = std::make_unique<Handle>();
     handle->plan = make_plan(pattern);
@@ -219,6 +219,7 @@ EXPORT int cvxlayers_solve(void* handle, const char* build, int threads, std::pt
   if (!handle || threads < 1 || batch < 0 || max_iterations < 0) return BAD_ARGUMENT;
   Handle& h = *static_cast<Handle*>(handle);
   const Pattern& p = h.plan->pattern;
+  if (p.weighted) return BAD_ARGUMENT;
   const SolveTask task{{P, P_stride}, {A, A_stride}, {q, q_stride}, {b, b_stride}, max_iterations, x, y, s, status, iterations};
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.q, p.n, batch) || bad(task.b, p.m, batch))
     return BAD_ARGUMENT;
@@ -229,17 +230,19 @@ EXPORT int cvxlayers_solve(void* handle, const char* build, int threads, std::pt
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->solve(w, task, first, count, loaded); });
 }
 
-// Solve the KKT systems of the active sets v > 0 (equalities always) for `columns` right-hand sides of each problem:
+// Solve the KKT systems of the active sets v > 0 (equalities always), or with weights, of [P, A'; A, -diag(weights)], for `columns` right-hand sides of each problem:
 // right and out (batch, columns, n + m). rank (batch): 1 regular, 2 singular, and out of least norm, 3 the same in scaled
 // units, 0 not solved.
 EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::ptrdiff_t batch, const double* P, std::ptrdiff_t P_stride,
-                            const double* A, std::ptrdiff_t A_stride, const double* v, std::ptrdiff_t v_stride, std::ptrdiff_t columns,
-                            const double* right, double* out, std::uint8_t* rank) {
+                            const double* A, std::ptrdiff_t A_stride, const double* v, std::ptrdiff_t v_stride, const double* weights,
+                            std::ptrdiff_t weights_stride, std::ptrdiff_t columns, const double* right, double* out, std::uint8_t* rank) {
   if (!handle || threads < 1 || batch < 0 || columns < 0) return BAD_ARGUMENT;
   Handle& h = *static_cast<Handle*>(handle);
   const Pattern& p = h.plan->pattern;
-  const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, columns, right, out, rank};
+  const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, {weights, weights_stride}, columns, right, out, rank};
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.v, p.m, batch)) return BAD_ARGUMENT;
+  if (p.weighted && bad(task.weights, p.m, batch)) return BAD_ARGUMENT;
+  if (!p.weighted && weights) return BAD_ARGUMENT;
   if (batch && (!rank || (columns && (!right || !out)))) return BAD_ARGUMENT;
   const Build* chosen = build_named(build, batch, threads);
   if (!chosen) return BAD_ARGUMENT;

@@ -3,6 +3,7 @@
 //     [ P    A_a' ] [ux ]   [rx  ]
 //     [ A_a  0    ] [uy_a] = [ry_a]        a: equalities, and the inequalities with v > 0; uy is zero elsewhere
 //
+// or, where rows have weights, with all rows and -diag(weights) in place of 0;
 // for many right-hand sides. Solved with the regularized factor and residuals of the system itself, to rounding.
 //
 // Where the matrix is singular, right-hand sides and solutions are freed of their parts in its null space, which makes the
@@ -23,12 +24,13 @@ enum Rank { UNSOLVED = 0, REGULAR = 1, SINGULAR = 2, SINGULAR_SCALED = 3 };  // 
 
 inline void Group::linear(const double* v, std::ptrdiff_t v_stride, const double* right, double* out, std::uint8_t* rank,
                           std::ptrdiff_t columns, int rows) {
+  const bool weighted = K.plan.pattern.weighted;
   pack(ty_, v, v_stride, m_, rows);
   for (int i = 0; i < m_; i++) {
-    W_[i] = all(0);
-    K.active[i] = select((ty_[i] > 0.) | (i < zero_ ? ~none() : none()), all(1), all(0));
+    W_[i] = weighted ? ty_[i] * K.E[i] * K.E[i] / K.cost : all(0);
+    K.active[i] = select((ty_[i] > 0.) | (i < zero_ || weighted ? ~none() : none()), all(1), all(0));
   }
-  const V pivot = K.factorize(W_, true);
+  const V pivot = K.factorize(W_, !weighted);
   const Mask suspicious = finite_matrices_ & ~(pivot > SUSPICIOUS);
   Mask singular = none(), solved = finite_matrices_;
   if (any(suspicious)) singular = probe(suspicious, solved);
@@ -82,14 +84,14 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
   Mask solved = ~none();
   for (int e = 0; e < NR; e++) {
     for (int i = 0; i < m_; i++) uy[e][i] *= K.active[i];
-    K.snap(by[e], ux[e], ~singular);
+    if (!K.plan.pattern.weighted) K.snap(by[e], ux[e], ~singular);
     // The two parts of the right-hand side may be of very different size. Each is solved to its own rounding; then what is
     // left of it must not disturb the other.
     V before_x = all(1e300), before_y = before_x, error_x, error_y;
     for (int step = 0;; step++) {
       K.multiply(ux[e], uy[e], Px_, Ay_, Ax_);
       for (int j = 0; j < n_; j++) ex_[j] = bx[e][j] - Px_[j] - Ay_[j];
-      for (int i = 0; i < m_; i++) ey_[i] = by[e][i] - Ax_[i] * K.active[i];
+      for (int i = 0; i < m_; i++) ey_[i] = by[e][i] - (Ax_[i] - W_[i] * uy[e][i]) * K.active[i];
       error_x = largest(ex_, n_), error_y = largest(ey_, m_);
       const Mask moving_x = (error_x > ROUNDING * size_x[e]) & (error_x < 0.5 * before_x);
       const Mask moving_y = (error_y > ROUNDING * size_y[e]) & (error_y < 0.5 * before_y), moving = moving_x | moving_y;
@@ -100,7 +102,7 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
       K.solve(ex_, ey_, tx_, ty_);
       for (int j = 0; j < n_; j++) ux[e][j] = select(moving, ux[e][j] + tx_[j], ux[e][j]);
       for (int i = 0; i < m_; i++) uy[e][i] = select(moving, uy[e][i] + ty_[i] * K.active[i], uy[e][i]);
-      K.snap(by[e], ux[e], moving & ~singular);
+      if (!K.plan.pattern.weighted) K.snap(by[e], ux[e], moving & ~singular);
     }
     const V size_u = larger(largest(ux[e], n_), largest(uy[e], m_));
     solved &= (error_x <= 1e-9 * size_x[e] + 1e-13 * size_u) & (error_y <= 1e-9 * size_y[e] + 1e-13 * size_u);  // not for NaN
@@ -130,12 +132,12 @@ inline Mask Group::probe(Mask suspicious, Mask& solved) {
   for (int i = 0; i < m_; i++) zy[i] = number() * K.active[i], uy[i] = all(0);
   K.multiply(zx, zy, Px_, Ay_, Ax_);
   for (int j = 0; j < n_; j++) rx_[j] = Px_[j] + Ay_[j];
-  for (int i = 0; i < m_; i++) ry_[i] = Ax_[i] * K.active[i];
+  for (int i = 0; i < m_; i++) ry_[i] = (Ax_[i] - W_[i] * zy[i]) * K.active[i];
   Mask regular = ~suspicious;
   for (int step = 0; step < REFINEMENTS && any(~regular); step++) {
     K.multiply(ux, uy, Px_, Ay_, Ax_);
     for (int j = 0; j < n_; j++) ex_[j] = rx_[j] - Px_[j] - Ay_[j];
-    for (int i = 0; i < m_; i++) ey_[i] = ry_[i] - Ax_[i] * K.active[i];
+    for (int i = 0; i < m_; i++) ey_[i] = ry_[i] - (Ax_[i] - W_[i] * uy[i]) * K.active[i];
     K.solve(ex_, ey_, tx_, ty_);
     V error = all(0);
     for (int j = 0; j < n_; j++) ux[j] += tx_[j], error = larger(error, magnitude(ux[j] - zx[j]));
@@ -147,7 +149,7 @@ inline Mask Group::probe(Mask suspicious, Mask& solved) {
   K.multiply(ux, uy, Px_, Ay_, Ax_);
   V size = all(0), image = all(0);
   for (int j = 0; j < n_; j++) size = larger(size, magnitude(ux[j])), image = larger(image, magnitude(Px_[j] + Ay_[j]));
-  for (int i = 0; i < m_; i++) size = larger(size, magnitude(uy[i])), image = larger(image, magnitude(Ax_[i] * K.active[i]));
+  for (int i = 0; i < m_; i++) size = larger(size, magnitude(uy[i])), image = larger(image, magnitude((Ax_[i] - W_[i] * uy[i]) * K.active[i]));
   const Mask null = ~regular & (image <= 1e-11 * size);
   solved &= regular | null;
   return null;

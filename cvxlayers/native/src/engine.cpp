@@ -28,7 +28,8 @@ void linear(void* workspace, const LinearTask& t, std::ptrdiff_t first, int coun
   Group& group = *static_cast<Group*>(workspace);
   const std::ptrdiff_t size = t.columns * (group.K.n + group.K.m);
   if (!loaded) group.load_matrices(t.P.at(first), t.P.stride, t.A.at(first), t.A.stride, count, true);
-  group.linear(t.v.at(first), t.v.stride, t.right + first * size, t.out + first * size, t.rank + first, t.columns, count);
+  const Rows& rows = group.K.plan.pattern.weighted ? t.weights : t.v;
+  group.linear(rows.at(first), rows.stride, t.right + first * size, t.out + first * size, t.rank + first, t.columns, count);
 }
 
 }  // namespace

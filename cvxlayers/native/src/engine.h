@@ -23,7 +23,7 @@ struct SolveTask {
 };
 
 struct LinearTask {
-  Rows P, A, v;
+  Rows P, A, v, weights;  // weights: where the pattern has them, in place of v
   std::ptrdiff_t columns;
   const double* right;
   double* out;

@@ -85,7 +85,7 @@ class Builder {
     int N = plan_.nodes;
     sign_.assign(N, 1), equality_.assign(N, 0), has_condensed_.assign(N, 0), plan_.varies.assign(N, varying_last_ ? 0 : 1);
     for (int i = 0; i < p.m; i++)
-      if (int u = plan_.node_of_row[i]; u >= 0) sign_[u] = -1, equality_[u] = i < p.zero;
+      if (int u = plan_.node_of_row[i]; u >= 0) sign_[u] = -1, equality_[u] = i < p.zero || p.weighted;
     for (int j = 0; j < p.n; j++)
       if (plan_.row_of_var[j] >= 0) has_condensed_[plan_.node_of_row[plan_.row_of_var[j]]] = 1;
     for (int i = p.zero; i < p.m; i++) {

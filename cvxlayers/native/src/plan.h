@@ -18,6 +18,7 @@ namespace cvxlayers {
 // then columns. A: CSR, sorted columns. P_index: where the values of the triangle are in a row of values of P, P_values long.
 struct Pattern {
   int n = 0, m = 0, zero = 0, P_values = 0;
+  bool weighted = false;  // every row has a weight W, which may be zero
   std::vector<int> P_row, P_col, P_index, A_ptr, A_col;
 };
 
