@@ -165,11 +165,13 @@ class System {
   }
   void solve(const V* rx, const V* ry, V* dx, V* dy) { solve<1>({rx}, {ry}, {dx}, {dy}); }
 
-  // Variables at active bounds, a x_j = b_i, are there to the last bit.
+  // Variables at active bounds, a x_j = b_i, are there to the last bit. Where a is 0 the row says nothing of x_j.
   void snap(const V* right_y, V* x, Mask lanes) const {
     for (int i = zero; i < m; i++)
-      if (const int j = plan.bound_of[i]; j >= 0)
-        x[j] = select(lanes & (active[i] > 0.), right_y[i] / A[plan.pattern.A_ptr[i]], x[j]);
+      if (const int j = plan.bound_of[i]; j >= 0) {
+        const V a = A[plan.pattern.A_ptr[i]];
+        x[j] = select(lanes & (active[i] > 0.) & (a != 0.), right_y[i] / a, x[j]);
+      }
   }
 
   // What the complementarity problem works on (see complementarity.h): the suffix by itself. c: the forward sweep of
