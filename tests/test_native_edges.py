@@ -57,3 +57,11 @@ def test_solved_means_solved_in_other_units(block, scale):
             assert violation(problem, family.zero, found.x[i], found.y[i], found.s[i]) <= 1e-10, family.name
             solved += 1
     assert solved >= 300
+
+
+def test_small_columns_are_scaled():
+    """A variable in units of 1e-4: its P of 1e-8 is not zero."""
+    plan = native.Plan(2, 1, 0, [0, 0, 1], [0, 1, 1], [0, 1], [1])
+    u, good = plan.linear([[1e-8, 0.0, 1.0]], [[1.0]], [[-1.0]], np.ones((1, 1, 3)))
+    assert good.all()
+    np.testing.assert_allclose(u[0, 0], [1e8, 1, 0], rtol=1e-12)

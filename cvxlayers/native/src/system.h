@@ -249,10 +249,10 @@ class System {
 
  private:
   Lanes L_, suffix_, inverse_, t_, keep_, bound_weight_, var_weight_, var_entry_, column_, row_;
-  V prefix_pivot_, condensed_pivot_, largest_P_, unit_;
+  V prefix_pivot_, condensed_pivot_, largest_P_, unit_;  // the second: of condensed variables that do not vary
   bool constant_ = false, masked_ = false;
 
-  static V gentle(V size) { return select(size < 1e-4, all(1), smaller(size, all(1e4))); }
+  static V gentle(V size) { return select(size < 1e-12, all(1), smaller(larger(size, all(1e-4)), all(1e4))); }
   static V unit(V size) {
     return power_of_two(smaller(larger(1. / select(size > 0., size, all(1)), all(1e-15)), all(1e15)));
   }
