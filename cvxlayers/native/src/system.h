@@ -114,16 +114,18 @@ class System {
       bound_weight_[i] = weight;
       (plan.node_of_var[j] >= 0 ? L_[plan.diagonal[plan.node_of_var[j]]] : var_weight_[j]) += a * a * weight;
     }
+    V smallest = smaller(prefix_pivot_, condensed_pivot_);
     for (int j = 0; j < n; j++)
       if (varies(j)) {
         const int row = plan.row_of_var[j];
         V a = A[plan.entry_of_var[j]];
         if (masked && row >= zero) a *= active[row];
+        smallest = smaller(var_weight_[j], smallest);
         condense(j, a, var_weight_[j]);
       }
     masked_ = masked;
     if (masked) mask();
-    return smaller(smaller(prefix_pivot_, condensed_pivot_), Factorization(plan, L_, inverse_).run(plan.prefix, int(plan.fronts.size())));
+    return smaller(smallest, Factorization(plan, L_, inverse_).run(plan.prefix, int(plan.fronts.size())));
   }
 
   // Solve K_d [dx; dy] = [rx; ry] for NR right-hand sides.
@@ -263,7 +265,6 @@ class System {
 
   // Variable j, with the pivot `weight` and the entry a, into the diagonal of its row.
   void condense(int j, V a, V weight) {
-    condensed_pivot_ = smaller(weight, condensed_pivot_);
     var_weight_[j] = 1. / weight, var_entry_[j] = a;
     L_[plan.diagonal[plan.node_of_row[plan.row_of_var[j]]]] -= a * a * var_weight_[j];
   }
@@ -288,7 +289,11 @@ class System {
     for (int i = 0; i < m; i++)
       if (plan.node_of_row[i] >= 0) L_[plan.diagonal[plan.node_of_row[i]]] -= REGULARIZATION;
     for (int j = 0; j < n; j++)
-      if (plan.row_of_var[j] >= 0 && !varies(j)) condense(j, A[plan.entry_of_var[j]], P[plan.P_diagonal[j]] + REGULARIZATION);
+      if (plan.row_of_var[j] >= 0 && !varies(j)) {
+        const V weight = P[plan.P_diagonal[j]] + REGULARIZATION;
+        condensed_pivot_ = smaller(weight, condensed_pivot_);
+        condense(j, A[plan.entry_of_var[j]], weight);
+      }
     prefix_pivot_ = Factorization(plan, L_, inverse_).run(0, plan.prefix);
     std::memcpy(static_cast<void*>(suffix_), suffix, size);
     constant_ = true;
