@@ -65,3 +65,59 @@ def test_small_columns_are_scaled():
     u, good = plan.linear([[1e-8, 0.0, 1.0]], [[1.0]], [[-1.0]], np.ones((1, 1, 3)))
     assert good.all()
     np.testing.assert_allclose(u[0, 0], [1e8, 1, 0], rtol=1e-12)
+
+
+def equal(found, expected):
+    """Whether answers are the same, to the last bit."""
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found, expected, strict=True))
+
+
+def layouts(a):
+    """The same values in other layouts."""
+    yield np.asfortranarray(a)
+    yield np.repeat(a, 2, axis=0)[::2]
+    yield np.repeat(a, 2, axis=1)[:, ::2]
+    yield a[::-1].copy()[::-1]
+    yield a[:, ::-1].copy()[:, ::-1]
+    yield np.c_[a, np.full((len(a), 3), np.nan)][:, : a.shape[1]]
+    yield a.astype(">f8")
+    yield np.frombuffer(b"1234" + a.tobytes(), np.uint8)[4:].view(np.float64).reshape(a.shape)  # not aligned
+
+
+@pytest.mark.parametrize("name", ["dense", "sparse", "n = 1", "no rows"])
+def test_any_layout_of_the_arrays(name):
+    plan, values = FAMILIES[name].plan(), FAMILIES[name].batch()[2]
+    expected = plan.solve(*values)
+    v, right = expected.y - expected.s, np.random.default_rng(0).standard_normal((len(values[0]), 2, plan.n + plan.m))
+    linear = plan.linear(values[0], values[2], v, right)
+    for arrays in zip(*map(layouts, (*values, v)), strict=True):
+        assert equal(plan.solve(*arrays[:4]), expected)
+        assert equal(plan.linear(arrays[0], arrays[2], arrays[4], right), linear)
+    assert equal(plan.linear(values[0], values[2], v, np.asfortranarray(right)), linear)
+
+
+def test_wrong_arguments_are_errors():
+    family = FAMILIES["dense"]
+    plan, (_, _, (P, q, A, b)) = family.plan(), family.batch()
+    n, m, up, ptr = family.n, family.m, family.upper, np.arange(family.m + 1) * family.n
+    cols, right = np.tile(np.arange(n), m), np.zeros((len(q), 1, n + m))
+    wrong = [
+        lambda: plan.solve(P[:, 1:], q, A, b),
+        lambda: plan.solve(P, q[:7], A, b),
+        lambda: plan.solve(P, q[0], A, b),
+        lambda: plan.solve(P, q, A, b, build="none"),
+        lambda: plan.solve(P, q, A, b, threads=0),
+        lambda: plan.solve(P, q, A, b, max_iter=-1),
+        lambda: plan.linear(P[:7], A, b, right),
+        lambda: plan.linear(P, A, b, right[..., 1:]),
+        lambda: native.Plan(n, m, 0, *up, ptr[1:], cols),
+        lambda: native.Plan(n, m, 0, *up, ptr, cols + 2**32),  # must not wrap around
+        lambda: native.Plan(n + 2**32, m, 0, *up, ptr, cols),
+        lambda: native.Plan(n, m, 0, up[0][1:], up[1], ptr, cols),
+        lambda: native.Plan(n, m, m + 1, *up, ptr, cols),
+        lambda: native.Plan(n, m, 0, up[1], up[0], ptr, cols),
+    ]
+    for call in wrong:
+        with pytest.raises(native.EngineError):
+            call()
+    assert equal(plan.solve(P, q, A, b, max_iter=2**40), plan.solve(P, q, A, b))
