@@ -185,11 +185,13 @@ EXPORT int cvxlayers_plan(int n, int m, int zero, int nP, const std::int32_t* P_
   if (!out || n < 1 || m < 0 || zero < 0 || zero > m || nP < 0 || P_values < 0 || nA < 0 || !A_ptr) return BAD_ARGUMENT;
   if ((nP && (!P_row || !P_col || !P_index)) || (nA && !A_col)) return BAD_ARGUMENT;
   *out = nullptr;
+  if (n > MAX_SIZE || m > MAX_SIZE - n || nP > MAX_ENTRIES || nA > MAX_ENTRIES) return TOO_LARGE;  // m: before A_ptr[m] is read
   try {
     Pattern pattern;
     pattern.n = n, pattern.m = m, pattern.zero = zero, pattern.P_values = P_values;
     if (int code = read_pattern(pattern, nP, P_row, P_col, P_index, nA, A_ptr, A_col)) return code;
     auto handle = std::make_unique<Handle>();
+    handle->idle.reserve(KEPT);
     handle->plan = make_plan(pattern);
     if (!handle->plan) return TOO_LARGE;
     *out = handle.release();
