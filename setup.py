@@ -1,5 +1,6 @@
 """Package metadata, and the native engine: an optional extension. `make demo` and `make test` do everything else."""
 
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytes
 
 SOURCES = Path("cvxlayers/native/src")
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS += os.environ.get("CVXLAYERS_CXXFLAGS", "").split()  # for `make sanitize`
 # The builds of the engine, best first: name, problems in a register, flags. Which one runs is decided when it is loaded.
 BUILDS = {
     "x86_64": [
