@@ -4,6 +4,7 @@
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-native    the native engine and the layer against their peers, which `make peers` installs into .venv-peers
+# make sanitize    the native engine, all builds, under AddressSanitizer and UndefinedBehaviorSanitizer; a minute or two
 # All others set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
 
-.PHONY: demo swap gradients test fuzz soak lint types bench bench-native peers clean
+.PHONY: demo swap gradients test fuzz soak sanitize lint types bench bench-native peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -33,6 +34,16 @@ fuzz: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
+
+# The extension as setup.py makes it, but with the sanitizers in it, and a program that calls it from C++.
+CHECKS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1
+sanitize: $(VENV)/.venv
+	rm -rf build/sanitize
+	$(INSTALL) 'setuptools>=77'
+	CVXLAYERS_CXXFLAGS="-O1 $(CHECKS)" LDFLAGS="-fsanitize=address,undefined" \
+	  $(BIN)/python setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/objects
+	$(CXX) -std=c++17 -O1 $(CHECKS) tests/native/driver.cpp build/sanitize/cvxlayers/native/_engine*.so -pthread -o build/sanitize/driver
+	build/sanitize/driver
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytes
 
 SOURCES = Path("cvxlayers/native/src")
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS += os.environ.get("CVXLAYERS_CXXFLAGS", "").split()  # for `make sanitize`
 # The builds of the engine, best first: name, problems in a register, flags. Which one runs is decided when it is loaded.
 BUILDS = {
     "x86_64": [

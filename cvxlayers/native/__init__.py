@@ -21,6 +21,7 @@ from .library import library, switched_off
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _FAILED = 4  # of cvxlayers.program.Status
+_LARGEST = 2**31 - 1  # int
 _SMALL = 1e6  # about the operations of a batch from which on a second thread is worth waking
 
 
@@ -76,13 +77,12 @@ class Plan:
     def __init__(self, n, m, zero, P_rows, P_cols, A_ptr, A_cols, P_index=None, P_values=None, weighted=False):
         self.n, self.m = n, m
         P_index = np.arange(np.size(P_rows)) if P_index is None else P_index
-        P_rows, P_cols, P_index, A_ptr, A_cols = (
-            np.ascontiguousarray(a, np.int32) for a in (P_rows, P_cols, P_index, A_ptr, A_cols)
-        )
+        P_rows, P_cols, P_index, A_ptr, A_cols = map(_indices, (P_rows, P_cols, P_index, A_ptr, A_cols))
         found, handle = library(), _pointer()
-        if not P_rows.size == P_cols.size == P_index.size or A_ptr.size != m + 1 or found is None:
-            raise EngineError(1)
         self.P_values, self.A_values = P_rows.size if P_values is None else P_values, A_cols.size
+        wrong = not P_rows.size == P_cols.size == P_index.size or A_ptr.size != m + 1
+        if wrong or max(n, zero, self.P_values) > _LARGEST or found is None:
+            raise EngineError(1)
         code = found.cvxlayers_plan(
             n, m, zero, P_rows.size, _at(P_rows), _at(P_cols), _at(P_index), self.P_values,
             A_cols.size, _at(A_ptr), _at(A_cols), int(weighted), ctypes.byref(handle),
@@ -109,7 +109,7 @@ class Plan:
         P, q, A, b = data
         code = self._library.cvxlayers_solve(
             self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(q, B),
-            *_strided(b, B), max_iter, _at(x), _at(y), _at(s), _at(status), _at(iterations),
+            *_strided(b, B), min(max_iter, _LARGEST), _at(x), _at(y), _at(s), _at(status), _at(iterations),
         )  # fmt: skip
         if code:
             raise EngineError(code)
@@ -124,7 +124,7 @@ class Plan:
         are not active have u = 0. weights (B|1, m), where the plan is weighted: the systems are [P, A'; A, -diag(weights)].
         """
         P, A, v = _rows(P, self.P_values), _rows(A, self.A_values), _rows(v, self.m)
-        right = np.ascontiguousarray(right, np.float64)
+        right = np.require(right, np.float64, ["C", "A"])
         B, columns, size = right.shape
         if size != self.n + self.m:
             raise EngineError(1)
@@ -145,13 +145,21 @@ class Plan:
         return threads if (self.flops + passes) * batch > _SMALL else 1
 
 
+def _indices(a):
+    """int32, or EngineError: numbers must not wrap around."""
+    a = np.asarray(a)
+    if a.size and (a.dtype.kind not in "iu" or a.min() < 0 or a.max() > _LARGEST):
+        raise EngineError(2)
+    return np.ascontiguousarray(a, np.int32)
+
+
 def _rows(a, size):
-    """(B|1, size) float64 with neighbouring entries side by side."""
+    """(B|1, size) float64, aligned, with neighbouring entries side by side."""
     a = np.asarray(a, np.float64)
     if a.ndim != 2 or a.shape[1] != size:
         raise EngineError(1)
-    if a.strides[1] != 8 and a.shape[1] > 1:
-        a = np.ascontiguousarray(a)
+    if (a.strides[1] != 8 and a.shape[1] > 1) or not a.flags.aligned:
+        a = np.array(a, order="C")
     if a.shape[0] > 1 and (a.strides[0] % 8 or a.strides[0] < 8 * a.shape[1]):
         a = np.ascontiguousarray(a)
     return a

@@ -180,14 +180,16 @@ EXPORT int cvxlayers_builds(char* out, int size) {
 EXPORT int cvxlayers_plan(int n, int m, int zero, int nP, const std::int32_t* P_row, const std::int32_t* P_col,
                           const std::int32_t* P_index, int P_values, int nA, const std::int32_t* A_ptr, const std::int32_t* A_col,
                           int weighted, void** out) {
-  if (!out || n < 1 || m < 0 || zero < 0 || zero > m || nP < 0 || P_values < 0 || nA < 0 || !A_ptr) return BAD_ARGUMENT;
+  if (!out || n < 1 || m < 0 || zero < 0 || zero > (weighted ? 0 : m) || nP < 0 || P_values < 0 || nA < 0 || !A_ptr) return BAD_ARGUMENT;
   if ((nP && (!P_row || !P_col || !P_index)) || (nA && !A_col)) return BAD_ARGUMENT;
   *out = nullptr;
+  if (n > MAX_SIZE || m > MAX_SIZE - n || nP > MAX_ENTRIES || nA > MAX_ENTRIES) return TOO_LARGE;  // m: before A_ptr[m] is read
   try {
     Pattern pattern;
     pattern.n = n, pattern.m = m, pattern.zero = zero, pattern.P_values = P_values, pattern.weighted = weighted != 0;
     if (int code = read_pattern(pattern, nP, P_row, P_col, P_index, nA, A_ptr, A_col)) return code;
     auto handle = std::make_unique<Handle>();
+    handle->idle.reserve(KEPT);
     handle->plan = make_plan(pattern);
     if (!handle->plan) return TOO_LARGE;
     *out = handle.release();
@@ -242,7 +244,7 @@ EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::p
   const LinearTask task{{P, P_stride}, {A, A_stride}, {v, v_stride}, {weights, weights_stride}, columns, right, out, rank};
   if (bad(task.P, p.P_values, batch) || bad(task.A, p.A_col.size(), batch) || bad(task.v, p.m, batch)) return BAD_ARGUMENT;
   if (p.weighted && bad(task.weights, p.m, batch)) return BAD_ARGUMENT;
-  if (!p.weighted && weights) return BAD_ARGUMENT;
+  if (!p.weighted && (weights || weights_stride)) return BAD_ARGUMENT;
   if (batch && (!rank || (columns && (!right || !out)))) return BAD_ARGUMENT;
   const Build* chosen = build_named(build, batch, threads);
   if (!chosen) return BAD_ARGUMENT;

@@ -104,7 +104,7 @@ Mask Group::linear_columns(const double* right, double* out, std::ptrdiff_t stri
       for (int i = 0; i < m_; i++) uy[e][i] = select(moving, uy[e][i] + ty_[i] * K.active[i], uy[e][i]);
       if (!K.plan.pattern.weighted) K.snap(by[e], ux[e], moving & ~singular);
     }
-    const V size_u = larger(largest(ux[e], n_), largest(uy[e], m_));
+    const V size_u = worse(largest(ux[e], n_), largest(uy[e], m_));
     solved &= (error_x <= 1e-9 * size_x[e] + 1e-13 * size_u) & (error_y <= 1e-9 * size_y[e] + 1e-13 * size_u);  // not for NaN
     solved &= size_u - size_u == 0.;
     if (any(singular)) {

@@ -16,8 +16,8 @@ namespace {
 enum Status { SOLVED = 0, INFEASIBLE = 1, UNBOUNDED = 2, INACCURATE = 3, FAILED = 4 };
 
 constexpr double PHASES[] = {1e-5, 1e-7, 1e-9};  // tolerances after which lanes are polished
-constexpr double VERIFIED = 1e-11;               // residual of the conditions of optimality, times max(1, |q|, |b|)
-constexpr double EXACT = 2e-15;                  // the same, at which iterative refinement stops
+constexpr double VERIFIED = 1e-11;               // residual of the conditions of optimality, relative
+constexpr double EXACT = 2e-15;                  // scaled residual, relative to q and b, at which iterative refinement stops
 constexpr double CERTIFICATE = 1e-6;
 constexpr int POLISH_ROUNDS = 3, REFINEMENTS = 8;
 
@@ -73,19 +73,21 @@ class Group {
 
   // x, y, s of the problem as it came, and statuses.
   void store(double* x, double* y, double* s, std::int32_t* status, std::int32_t* iterations, int rows) {
-    K.multiply(best_x_, best_y_, Px_, Ay_, Ax_);
+    measure(best_x_, best_y_);
     for (int j = 0; j < n_; j++) tx_[j] = best_x_[j] * K.D[j];
     unpack(x, tx_, n_, n_, rows);
-    for (int i = zero_; i < m_; i++) {  // a row is active or not where that has been verified
-      V slack = larger(K.b[i] - Ax_[i], all(0)), multiplier = larger(best_y_[i], all(0));
-      s_[i] = select(done_ & (multiplier > 0.), all(0), slack) / K.E[i];
+    const V per_dual = unit_primal_ / unit_dual_, rounding = EXACT * unit_primal_;
+    for (int i = zero_; i < m_; i++) {  // where it has been verified that one of the two is zero, and it is the slack
+      V slack = larger(K.b[i] - Ax_[i], all(0)) / K.E[i], multiplier = larger(best_y_[i], all(0));
+      s_[i] = select(done_ & (multiplier > 0.) & (slack <= larger(multiplier * K.E[i] * per_dual, rounding)), all(0), slack);
       best_y_[i] = multiplier;
     }
     for (int i = 0; i < zero_; i++) s_[i] = all(0);
     for (int i = 0; i < m_; i++) ty_[i] = best_y_[i] * K.E[i] / K.cost;
     unpack(y, ty_, m_, m_, rows), unpack(s, s_, m_, m_, rows);
+    const Mask usable = finite_ & finite(tx_, n_) & finite(ty_, m_) & finite(s_, m_);  // not if it overflows in its own units
     for (int l = 0; l < rows; l++) {
-      status[l] = !finite_[l] ? FAILED : done_[l] ? SOLVED : infeasible_[l] ? INFEASIBLE : unbounded_[l] ? UNBOUNDED
+      status[l] = !usable[l] ? FAILED : done_[l] ? SOLVED : infeasible_[l] ? INFEASIBLE : unbounded_[l] ? UNBOUNDED
                   : best_[l] < 1e300 ? INACCURATE : FAILED;
       iterations[l] = std::int32_t(iterations_[l]);
     }
@@ -100,6 +102,7 @@ class Group {
   Lanes x_, y_, s_, best_x_, best_y_, W_, Px_, Ay_, Ax_, rx_, ry_, x1_, y1_, x2_, y2_, right_x_, right_y_, dx_, dy_, ds_, ex_, ey_,
       tx_, ty_, minus_q_, products_;
   V tau_, kappa_, size_q_, size_b_;          // sizes before scaling, but for the unit of the cost
+  V unit_dual_, unit_primal_;                // of the residuals at the point that was measured last
   V predicted_;                              // residual that the last step of the interior point should have left
   V best_, merit_, iterations_;              // residual of the best point; of the interior point, relative
   Mask finite_, finite_matrices_, open_, done_, infeasible_, unbounded_, refining_;
@@ -111,6 +114,7 @@ class Group {
   void polish(Mask candidates);
   void keep(Mask lanes, const V* x, const V* y, V error);
   void keep_rough(Mask lanes);
+  void measure(const V* x, const V* y);
   V optimality(const V* x, const V* y, V* slack);
   template <int NR>
   Mask linear_columns(const double* right, double* out, std::ptrdiff_t stride, int rows, Mask singular);

@@ -201,8 +201,8 @@ class Factorization {
 
   void update(const Front& front, const Target& t) {
     const Panel& panel = p_.panels[t.panel];
-    const int* position = &p_.position[t.position] - t.begin;
-    const int* outer_row = &p_.row[front.rows];
+    const int* position = p_.position.data() + t.position - t.begin;
+    const int* outer_row = p_.row.data() + front.rows;
     V* X = L_ + panel.offset;
     auto row = [&](int i) { return X + std::size_t(position[i]) * panel.width; };
     auto column = [&](int j) { return outer_row[j] - panel.first; };
@@ -235,7 +235,7 @@ void solve_lower(const Plan& p, const V* L, const V* inverse, V* x, int begin, i
         }
         X += std::size_t(w) * w;
       }
-      const int* rows = &p.row[panel.rows];
+      const int* rows = p.row.data() + panel.rows;
       int i = 0;
       for (; i + 4 <= panel.below; i += 4) {
         V a[4][NR];
@@ -272,7 +272,7 @@ void solve_upper(const Plan& p, const V* L, const V* inverse, V* x, int begin, i
       if (panel.positives < w)
         for (int c = 0; c < w; c++)
           for (int e = 0; e < NR; e++) xs[c * NR + e] *= p.sign[panel.first + c];
-      const int* rows = &p.row[panel.rows];
+      const int* rows = p.row.data() + panel.rows;
       int i = 0;
       for (; i + 4 <= panel.below; i += 4) {
         V u[4][NR];

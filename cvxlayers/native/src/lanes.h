@@ -26,6 +26,7 @@ INLINE V all(double x) { return x - V{}; }
 INLINE V select(Mask m, V a, V b) { return m ? a : b; }
 INLINE V larger(V a, V b) { return a > b ? a : b; }   // b where a is NaN
 INLINE V smaller(V a, V b) { return a < b ? a : b; }
+INLINE V worse(V a, V b) { return (a > b) | (a != a) ? a : b; }  // NaN where either is: for residuals
 INLINE V magnitude(V a) { return (V)((Mask)a & 0x7fffffffffffffffLL); }
 INLINE V power_of_two(V a) { return (V)((Mask)a & 0x7ff0000000000000LL); }  // rounds down
 INLINE V root(V a) {
@@ -42,7 +43,7 @@ INLINE Mask none() { return Mask{}; }
 
 INLINE V largest(const V* a, int n) {
   V r = all(0);
-  for (int i = 0; i < n; i++) r = larger(magnitude(a[i]), r);
+  for (int i = 0; i < n; i++) r = worse(magnitude(a[i]), r);
   return r;
 }
 

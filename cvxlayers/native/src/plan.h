@@ -80,9 +80,10 @@ struct Plan {
 };
 
 // The cheaper of two orders: a free one, and one that eliminates nodes depending on W last. Null if the system is larger
-// than the engine's limits (MAX_NODES, MAX_VALUES).
+// than the engine's limits (MAX_NODES, MAX_VALUES; the caller has looked at the others).
 std::unique_ptr<Plan> make_plan(const Pattern& pattern);
 
+constexpr int MAX_SIZE = 1 << 20, MAX_ENTRIES = 1 << 22;  // of n + m, and of P and A: what a workspace has vectors of
 constexpr int MAX_NODES = 4096;                   // the ordering keeps the graph as bits
 constexpr std::size_t MAX_VALUES = std::size_t(1) << 21;  // of the factor, per problem: 128 MB for eight
 constexpr int CHUNK = 32;                         // columns of a panel

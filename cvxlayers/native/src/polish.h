@@ -8,16 +8,26 @@
 namespace cvxlayers {
 namespace {
 
-// The largest violation of the conditions of optimality, in the units of the problem and of its cost; slack = b - Ax, scaled.
-inline V Group::optimality(const V* x, const V* y, V* slack) {
+// Products with a point, and what its residuals are relative to: the terms of the sums, but at least 1; for the dual ones 1
+// in the units of the problem or of its cost, what is less. All of one side, so that neither hides behind the other.
+inline void Group::measure(const V* x, const V* y) {
   K.multiply(x, y, Px_, Ay_, Ax_);
+  unit_dual_ = larger(smaller(K.cost, all(1)), size_q_), unit_primal_ = larger(all(1), size_b_);
+  for (int j = 0; j < n_; j++) unit_dual_ = larger(larger(magnitude(Px_[j]), magnitude(Ay_[j])) / K.D[j], unit_dual_);
+  for (int i = 0; i < m_; i++) unit_primal_ = larger(magnitude(Ax_[i]) / K.E[i], unit_primal_);
+}
+
+// The largest violation of the conditions of optimality, relative; slack = b - Ax, scaled.
+inline V Group::optimality(const V* x, const V* y, V* slack) {
+  measure(x, y);
+  const V per_dual = 1. / unit_dual_, per_primal = 1. / unit_primal_;
   V error = all(0);
-  for (int j = 0; j < n_; j++) error = larger(magnitude(Px_[j] + Ay_[j] + K.q[j]) / K.D[j], error);
+  for (int j = 0; j < n_; j++) error = worse(magnitude(Px_[j] + Ay_[j] + K.q[j]) * per_dual / K.D[j], error);
   for (int i = 0; i < m_; i++) {
     slack[i] = K.b[i] - Ax_[i];
-    const V s = slack[i] / K.E[i], multiplier = y[i] * K.E[i];
-    if (i < zero_) error = larger(magnitude(s), error);
-    else error = larger(larger(larger(-s, -multiplier), smaller(magnitude(s), magnitude(multiplier))), error);
+    const V s = slack[i] * per_primal / K.E[i], multiplier = y[i] * K.E[i] * per_dual;
+    if (i < zero_) error = worse(magnitude(s), error);
+    else error = worse(worse(worse(-s, -multiplier), smaller(magnitude(s), magnitude(multiplier))), error);
   }
   return error;
 }
@@ -40,7 +50,7 @@ inline void Group::keep_rough(Mask lanes) {
 
 inline void Group::polish(Mask candidates) {
   if (!any(candidates)) return;
-  const V per_tau = 1. / tau_, unit = larger(all(1), larger(size_b_, size_q_));
+  const V per_tau = 1. / tau_;
   const V scaled_unit = larger(all(1), larger(largest(K.b, m_), largest(K.q, n_)));  // small rows count as much as large ones
   V *active = K.active, *x = dx_, *y = dy_, *slack = ds_;
   for (int i = 0; i < m_; i++) {
@@ -63,11 +73,11 @@ inline void Group::polish(Mask candidates) {
       V error = all(0);
       for (int j = 0; j < n_; j++) {
         ex_[j] = -(Px_[j] + Ay_[j] + K.q[j]);
-        error = larger(magnitude(ex_[j]), error);
+        error = worse(magnitude(ex_[j]), error);
       }
       for (int i = 0; i < m_; i++) {
         ey_[i] = (K.b[i] - Ax_[i]) * active[i];
-        error = larger(magnitude(ey_[i]), error);
+        error = worse(magnitude(ey_[i]), error);
       }
       const Mask moving = open & (error > EXACT * scaled_unit) & (error < 0.5 * before);
       before = error;
@@ -79,7 +89,7 @@ inline void Group::polish(Mask candidates) {
     }
     const V error = optimality(x, y, slack);
     keep(open & (error < best_), x, y, error);
-    const Mask verified = open & (best_ <= VERIFIED * unit);
+    const Mask verified = open & (best_ <= VERIFIED);
     done_ |= verified, open &= ~verified;
     if (!any(open)) return;
     Mask changed = none();

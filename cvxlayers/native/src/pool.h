@@ -1,6 +1,7 @@
 // Threads that wait for work. One loop at a time has them; a second caller does its loop alone. They survive a fork: the
 // child starts its own.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -14,13 +15,15 @@ class Pool {
   // The pool of this process. It is never destroyed: at exit its threads may still be waiting.
   static Pool& get();
 
+  static constexpr std::ptrdiff_t MOST = 256;  // threads, whatever is asked for
+
   // For short accesses to what outlives a call: it is free in the child of a fork.
   static std::mutex& state_mutex();
 
   // work(i) for i in [0, count), on at most `threads` threads, the caller's among them. Work must not throw.
   template <class Work>
   void run(int threads, std::ptrdiff_t count, const Work& work) {
-    if (threads > count) threads = int(count);
+    threads = int(std::min<std::ptrdiff_t>({threads, count, MOST}));
     if (threads > 1 && !busy_.exchange(true)) {
       Loop loop;
       loop.count = count;

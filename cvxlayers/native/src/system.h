@@ -139,16 +139,18 @@ class System {
       bound_weight_[i] = weight;
       (plan.node_of_var[j] >= 0 ? L_[plan.diagonal[plan.node_of_var[j]]] : var_weight_[j]) += a * a * weight;
     }
+    V smallest = smaller(prefix_pivot_, condensed_pivot_);
     for (int j = 0; j < n; j++)
       if (varies(j)) {
         const int row = plan.row_of_var[j];
         V a = A[plan.entry_of_var[j]];
         if (masked && row >= zero) a *= active[row];
+        smallest = smaller(var_weight_[j], smallest);
         condense(j, a, var_weight_[j]);
       }
     masked_ = masked;
     if (masked) mask();
-    return smaller(smaller(prefix_pivot_, condensed_pivot_), Factorization(plan, L_, inverse_).run(plan.prefix, int(plan.fronts.size())));
+    return smaller(smallest, Factorization(plan, L_, inverse_).run(plan.prefix, int(plan.fronts.size())));
   }
 
   // Solve K_d [dx; dy] = [rx; ry] for NR right-hand sides.
@@ -190,11 +192,13 @@ class System {
   }
   void solve(const V* rx, const V* ry, V* dx, V* dy) { solve<1>({rx}, {ry}, {dx}, {dy}); }
 
-  // Variables at active bounds, a x_j = b_i, are there to the last bit.
+  // Variables at active bounds, a x_j = b_i, are there to the last bit. Where a is 0 the row says nothing of x_j.
   void snap(const V* right_y, V* x, Mask lanes) const {
     for (int i = zero; i < m; i++)
-      if (const int j = plan.bound_of[i]; j >= 0)
-        x[j] = select(lanes & (active[i] > 0.), right_y[i] / A[plan.pattern.A_ptr[i]], x[j]);
+      if (const int j = plan.bound_of[i]; j >= 0) {
+        const V a = A[plan.pattern.A_ptr[i]];
+        x[j] = select(lanes & (active[i] > 0.) & (a != 0.), right_y[i] / a, x[j]);
+      }
   }
 
   // What the complementarity problem works on (see complementarity.h): the suffix by itself. c: the forward sweep of
@@ -272,10 +276,10 @@ class System {
 
  private:
   Lanes L_, suffix_, inverse_, t_, keep_, bound_weight_, var_weight_, var_entry_, column_, row_;
-  V prefix_pivot_, condensed_pivot_, largest_P_, unit_;
+  V prefix_pivot_, condensed_pivot_, largest_P_, unit_;  // the second: of condensed variables that do not vary
   bool constant_ = false, masked_ = false;
 
-  static V gentle(V size) { return select(size < 1e-4, all(1), smaller(size, all(1e4))); }
+  static V gentle(V size) { return select(size < 1e-12, all(1), smaller(larger(size, all(1e-4)), all(1e4))); }
   static V unit(V size) {
     return power_of_two(smaller(larger(1. / select(size > 0., size, all(1)), all(1e-15)), all(1e15)));
   }
@@ -286,7 +290,6 @@ class System {
 
   // Variable j, with the pivot `weight` and the entry a, into the diagonal of its row.
   void condense(int j, V a, V weight) {
-    condensed_pivot_ = smaller(weight, condensed_pivot_);
     var_weight_[j] = 1. / weight, var_entry_[j] = a;
     L_[plan.diagonal[plan.node_of_row[plan.row_of_var[j]]]] -= a * a * var_weight_[j];
   }
@@ -311,7 +314,11 @@ class System {
     for (int i = 0; i < m; i++)
       if (plan.node_of_row[i] >= 0) L_[plan.diagonal[plan.node_of_row[i]]] -= REGULARIZATION;
     for (int j = 0; j < n; j++)
-      if (plan.row_of_var[j] >= 0 && !varies(j)) condense(j, A[plan.entry_of_var[j]], P[plan.P_diagonal[j]] + REGULARIZATION);
+      if (plan.row_of_var[j] >= 0 && !varies(j)) {
+        const V weight = P[plan.P_diagonal[j]] + REGULARIZATION;
+        condensed_pivot_ = smaller(weight, condensed_pivot_);
+        condense(j, A[plan.entry_of_var[j]], weight);
+      }
     prefix_pivot_ = Factorization(plan, L_, inverse_).run(0, plan.prefix);
     std::memcpy(static_cast<void*>(suffix_), suffix, size);
     constant_ = true;
