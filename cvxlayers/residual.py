@@ -22,7 +22,7 @@ from .threads import blas_for
 
 TARGET = 1e-14  # Newton stops here
 _EXACT = 1e-13  # no more than rounding
-_NOTHING = 1e-30  # entries of v below it are what Newton's method leaves of a zero
+_NOTHING = 1e-18  # entries of v below it are what Newton's method leaves of a zero
 _SMALLEST = 1e-4  # x and y with smaller entries are as if they had such ones
 _MAX_STEPS = 30
 _ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
@@ -238,7 +238,7 @@ class _Newton:
     def result(self):
         """The best point of each item, with the inverse of K there."""
         best = self.best
-        best.v[np.abs(best.v) < _NOTHING] = 0  # near an apex even 1e-38 has a direction, and derivatives along it
+        best.v[np.abs(best.v) < _NOTHING] = 0  # near an apex even 1e-20 has a direction, and derivatives along it
         self.fresh &= (self.failures == 0) & ~self.regularized  # else the inverse is from a later, worse point
         items = np.flatnonzero(~self.fresh & np.isfinite(best.size))
         if items.size and self.inverse is not None:

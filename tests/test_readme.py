@@ -91,7 +91,7 @@ def test_migrating():
 def _links():
     for path in PAGES:
         for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
-            yield path.parent / link
+            yield path.parent / link.partition("#")[0]
     for link in re.findall(r"`((?:benchmarks|examples)/\w+\.py)`", TEXT):
         yield ROOT / link
 

@@ -17,7 +17,7 @@ enum Status { SOLVED = 0, INFEASIBLE = 1, UNBOUNDED = 2, INACCURATE = 3, FAILED 
 
 constexpr double PHASES[] = {1e-5, 1e-7, 1e-9};  // tolerances after which lanes are polished
 constexpr double VERIFIED = 1e-11;               // residual of the conditions of optimality, relative
-constexpr double EXACT = 2e-15;                  // scaled residual, relative to q and b, at which iterative refinement stops
+constexpr double EXACT = 2e-15;                  // the same, scaled and row by row, at which iterative refinement stops
 constexpr double CERTIFICATE = 1e-6;
 constexpr int POLISH_ROUNDS = 3, REFINEMENTS = 8;
 

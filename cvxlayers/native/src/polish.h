@@ -51,7 +51,6 @@ inline void Group::keep_rough(Mask lanes) {
 inline void Group::polish(Mask candidates) {
   if (!any(candidates)) return;
   const V per_tau = 1. / tau_;
-  const V scaled_unit = larger(all(1), larger(largest(K.b, m_), largest(K.q, n_)));  // small rows count as much as large ones
   V *active = K.active, *x = dx_, *y = dy_, *slack = ds_;
   for (int i = 0; i < m_; i++) {
     W_[i] = all(0);
@@ -70,16 +69,17 @@ inline void Group::polish(Mask candidates) {
     V before = all(1e300);
     for (int step = 0; step < REFINEMENTS; step++) {
       K.multiply(x, y, Px_, Ay_, Ax_);
-      V error = all(0);
+      V error = all(0);  // each row relative to its own right-hand side, if it has one: large ones do not excuse others
+      auto own = [](V size) { return select(size > 0., size, all(1)); };
       for (int j = 0; j < n_; j++) {
         ex_[j] = -(Px_[j] + Ay_[j] + K.q[j]);
-        error = worse(magnitude(ex_[j]), error);
+        error = worse(magnitude(ex_[j]) / own(magnitude(K.q[j])), error);
       }
       for (int i = 0; i < m_; i++) {
         ey_[i] = (K.b[i] - Ax_[i]) * active[i];
-        error = worse(magnitude(ey_[i]), error);
+        error = worse(magnitude(ey_[i]) / own(magnitude(K.b[i])), error);
       }
-      const Mask moving = open & (error > EXACT * scaled_unit) & (error < 0.5 * before);
+      const Mask moving = open & (error > EXACT) & (error < 0.5 * before);
       before = error;
       if (!any(moving)) break;
       K.solve(ex_, ey_, tx_, ty_);
