@@ -135,7 +135,7 @@ class ParamMap:
             leads = {phi[f].shape[:-1] for f, _ in block.terms} or {(1,) * (phi[0].ndim - 1) if phi else ()}
             lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
             if constant and block.constant.any():
-                value = np.array(np.broadcast_to(block.constant, lead + block.constant.shape))
+                value = np.array(np.broadcast_to(block.constant, lead + block.constant.shape), order="C")
             else:
                 value = np.zeros(lead + block.constant.shape)
             for f, term in block.terms:
