@@ -40,6 +40,7 @@ class DiffMap(ABC):
     native = False  # whether it takes arrays of any namespace
     second_order = False  # whether it has jvp2 and vjp2
     typed: int | None = None  # how many of the inputs decide on the dtype; None: all
+    fresh = False  # whether derivatives that own their memory are held by nobody else, so that they need not be copied
 
     @abstractmethod
     def forward(self, *inputs):

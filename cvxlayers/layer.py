@@ -40,6 +40,8 @@ class ConeLayer(DiffMap):
     Raises ProblemError from the constructor and for values that break a declared attribute, SolverError from `forward`.
     """
 
+    fresh = True
+
     def __init__(
         self,
         problem,

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .native import ops
+from .program import Outer
 from .threads import workers
 
 DATA = ("P", "q", "A", "b")
@@ -47,8 +48,13 @@ class LinearTerm:
             out += _columns(self._csr, theta)
 
     def adjoint(self, g):
-        """M'g."""
+        """M'g; g may be an `Outer` product."""
         out = np.zeros(g.shape[:-1] + self.shape[1:])
+        if isinstance(g, Outer):
+            rows, cols = g.pattern.rows[self.rows], g.pattern.cols[self.rows]
+            if ops.add_outer_map(out, self.cols, rows, cols, self.values, g, workers()):
+                return out
+            g = g.dense()
         if ops.add_map(out, self.cols, self.rows, self.values, g, workers()):
             return out
         if not self._cols_distinct:

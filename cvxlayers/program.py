@@ -149,6 +149,34 @@ class Pattern:
         return fast if fast is not None else scale * (self.outer(a, p) + self.outer(c, d))
 
 
+class Outer:
+    """scale (a p' + c d') on a pattern, not multiplied out: a, c (..., rows), p, d (..., columns), stands for (..., nnz).
+
+    So gradients of matrices come from the derivative; most go on to parameters at once (`param_map.LinearTerm.adjoint`).
+    """
+
+    __array_ufunc__ = None  # array + Outer is ours
+
+    def __init__(self, pattern, scale, a, p, c, d):
+        self.pattern, self.scale, self.a, self.p, self.c, self.d = pattern, scale, a, p, c, d
+        self.shape = (*np.broadcast_shapes(*(f.shape[:-1] for f in (a, p, c, d))), pattern.nnz)
+
+    def dense(self):
+        """(..., nnz)."""
+        return self.pattern.outers(self.scale, self.a, self.p, self.c, self.d)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.dense(), dtype)
+
+    def __mul__(self, factor):
+        return Outer(self.pattern, self.scale, self.a * factor, self.p, self.c * factor, self.d)
+
+    def __add__(self, other):
+        return self.dense() + (other.dense() if isinstance(other, Outer) else other)
+
+    __radd__ = __add__
+
+
 class Structure:
     """What all items of a batch share: n, m, the cones, and the patterns of P (both triangles) and A."""
 

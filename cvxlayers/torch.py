@@ -93,7 +93,8 @@ def _run(diffmap, kind, args):
         own = [r.to(like.dtype).expand(shape).clone() for r, shape in zip(results, want[0], strict=True)]
         return own + [a.expand(shape).clone() for a, shape in zip(saved, want[1], strict=True)]
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
-    return [_tensor(a).to(like.device, like.dtype) for a in results] + [_tensor(a, internal=True) for a in saved]
+    fresh = diffmap.fresh and kind != "forward"
+    return [_tensor(a, fresh).to(like.device, like.dtype) for a in results] + [_tensor(a, True) for a in saved]
 
 
 def _array(tensor):
@@ -103,9 +104,9 @@ def _array(tensor):
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def _tensor(array, internal=False):
-    """A tensor of its own: no memory shared with others. internal: nobody writes to it; memory that it owns is not copied."""
-    if internal and array.base is None and array.flags.carray and array.size:
+def _tensor(array, keep=False):
+    """A tensor of its own: no memory shared with others. keep: what the array owns is the tensor's from now on."""
+    if keep and array.base is None and array.flags.carray and array.size:
         return torch.from_numpy(array)
     # NumPy's strides of an empty array are zero: no view_as_complex
     return torch.from_numpy(np.array(array, order="C")) if array.size else torch.empty(array.shape, dtype=torch.float64)
@@ -312,8 +313,7 @@ def _evaluate_layer(handle, values):
 @torch.compiler.allow_in_graph
 def _evaluate_layer_in_graph(key, options, more, *values):
     handle = _find(key).variant(dict(options), *more)
-    _TRACED[handle.key] = handle
-    return _evaluate_layer(handle, values)
+    return _evaluate_layer(_TRACED.setdefault(handle.key, handle), values)
 
 
 class CvxpyLayer(Interface, nn.Module):

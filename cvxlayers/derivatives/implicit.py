@@ -24,7 +24,7 @@ from contextlib import nullcontext
 
 from .. import kkt
 from ..linsolve import ItemFactors, System, apply_dense, keeps_inverse
-from ..program import Structure
+from ..program import Outer, Structure
 from ..threads import blas_for
 from .base import Derivative
 
@@ -71,7 +71,7 @@ class Implicit(Derivative):
     def _gradient(self, x, y, wx, wy):
         """The adjoint of `_residual`."""
         S = self.structure
-        return S.P.outers(0.5, wx, x, x, wx), wx, S.A.outers(1.0, y, wx, wy, x), -wy
+        return Outer(S.P, 0.5, wx, x, x, wx), wx, Outer(S.A, 1.0, y, wx, wy, x), -wy
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
@@ -81,7 +81,7 @@ class Implicit(Derivative):
             return solve(*self._residual(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
-        """(gP, gq, gA, gb); gy None is zero."""
+        """(gP, gq, gA, gb); gy None is zero. gP and gA are `Outer` products."""
         _, _, x, v, y, _ = saved
         with self._blas():
             solve = self._solver(saved)

@@ -20,6 +20,7 @@ _ARGUMENTS: dict[str, list] = {
     "multiply": [_long, _pointer, _pointer, _pointer, _long, _pointer, _long, _pointer],
     "multiply_transposed": [_long, _long, _pointer, _pointer, _pointer, _long, _pointer, _long, _pointer],
     "outer": [_long, _pointer, _pointer, _double, *([_pointer, _long] * 4), _pointer],
+    "outer_map": [_long, *[_pointer] * 4, _double, *([_pointer, _long] * 4), _pointer, _long],
     "map": [_long, _pointer, _pointer, _pointer, _pointer, _long, _pointer, _long],
     "largest": [_long, _long, _pointer, _pointer, _pointer, _long, _pointer, _pointer],
 }
@@ -67,6 +68,21 @@ def outer(pattern, scale, a, p, c, d, threads):
     strided = [word for factor in factors for word in _strided(factor)]
     function(threads, batch, pattern.nnz, _at(pattern.rows), _at(pattern.cols), scale, *strided, _at(out))
     return out
+
+
+def add_outer_map(out, to, rows, columns, values, product, threads):
+    """out += C g in place, g the `Outer` product: entry k of C takes values[k] times the entry of g at (rows[k], columns[k]) to
+    out[..., to[k]]. Whether it has been done."""
+    function = _function("outer_map") if out.size > _SMALL else None
+    factors = _rows(out, product.a, product.p, product.c, product.d) if function and out.flags.c_contiguous else None
+    if not function or not factors or factors[0] != out.shape[:-1]:
+        return False
+    strided = [word for factor in factors[2][1:] for word in _strided(factor)]
+    function(
+        threads, factors[1], values.size, _at(to), _at(rows), _at(columns), _at(values), product.scale, *strided, _at(out),
+        out.shape[-1],
+    )  # fmt: skip
+    return True
 
 
 def add_map(out, to, source, values, x, threads):

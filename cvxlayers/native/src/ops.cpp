@@ -101,3 +101,18 @@ EXPORT void cvxlayers_largest(int threads, std::ptrdiff_t batch, std::ptrdiff_t 
     }
   });
 }
+
+// out += C (scale (a p' + c d')), where entry k of C takes the product at (rows[k], columns[k]) to out[to[k]]: the gradient of
+// parameters, without that of the matrix.
+EXPORT void cvxlayers_outer_map(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* to,
+                                const std::int64_t* rows, const std::int64_t* columns, const double* values, double scale,
+                                const double* a, std::ptrdiff_t a_stride, const double* p, std::ptrdiff_t p_stride,
+                                const double* c, std::ptrdiff_t c_stride, const double* d, std::ptrdiff_t d_stride, double* out,
+                                std::ptrdiff_t out_stride) {
+  each(threads, batch, entries, [&](std::ptrdiff_t b) {
+    const double *ab = a + b * a_stride, *pb = p + b * p_stride, *cb = c + b * c_stride, *db = d + b * d_stride;
+    double* ob = out + b * out_stride;
+    for (std::ptrdiff_t k = 0; k < entries; k++)
+      ob[to[k]] += values[k] * scale * (ab[rows[k]] * pb[columns[k]] + cb[rows[k]] * db[columns[k]]);
+  });
+}
