@@ -66,8 +66,8 @@ class Pattern:
     """
 
     def __init__(self, rows, cols, shape):
-        self.rows = np.asarray(rows, np.int64)
-        self.cols = np.asarray(cols, np.int64)
+        self.rows = np.ascontiguousarray(rows, np.int64)
+        self.cols = np.ascontiguousarray(cols, np.int64)
         self.shape = (int(shape[0]), int(shape[1]))
         key = self.rows * max(self.shape[1], 1) + self.cols
         if (np.diff(key) <= 0).any():
