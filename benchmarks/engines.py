@@ -54,7 +54,8 @@ def _ours(S, data, threads):
 
     def backward(gx):
         np.negative(gx, out=right[:, 0, : S.n])
-        u, regular = S.engine.linear(data.P, data.A, state["v"], right, threads=threads)
+        u, rank = S.engine.linear(data.P, data.A, state["v"], right, threads=threads)
+        regular = rank != 0
         state["singular"] = (~regular).sum()
         return u[:, 0, : S.n]
 
