@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import cvxpy as cp
+import numpy as np
 import pytest
 
 import cvxlayers
@@ -17,6 +19,16 @@ def test_it_names_versions_solvers_and_frameworks(capsys):
     assert "clarabel" in lines["solvers"] and "torch" in lines["frameworks"]
     assert int(lines["threads"].split(",")[0]) >= 1
     assert lines["engine"].startswith(native.builds()[0] if native.available() else "none (not built")
+
+
+def test_a_build_that_there_is_not_is_an_error(monkeypatch):
+    if not native.available():
+        pytest.skip("the native engine has not been built")
+    monkeypatch.setenv("CVXLAYERS_ENGINE", "v9_9")
+    x, b = cp.Variable(2), cp.Parameter(2)
+    layer = cvxlayers.ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
+    with pytest.raises(cvxlayers.ProblemError, match="CVXLAYERS_ENGINE is 'v9_9'; expected off, or a build that runs here: v"):
+        layer.forward(np.array([[1.0, -1.0]]))
 
 
 @pytest.mark.parametrize(("engine", "says"), [("off", "none (switched off"), ("v2_2", "v2_2 (CVXLAYERS_ENGINE)")])

@@ -60,7 +60,9 @@ def test_gradients_of_matrices_go_to_parameters(pattern, path, distinct, shared)
     product = Outer(pattern, 0.5, a, p, c, d)
     expected = 0.5 * (a[:, :, None] * p[:, None] + c[:, :, None] * d[:, None])[:, pattern.rows, pattern.cols]
     np.testing.assert_allclose(product.dense(), expected, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(numbers(B, pattern.nnz) + product * 3.0, numbers(B, pattern.nnz) + 3 * expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        numbers(B, pattern.nnz) + product * 3.0, numbers(B, pattern.nnz) + 3 * expected, rtol=1e-12, atol=1e-13
+    )
     rng = np.random.default_rng(1)
     size = pattern.nnz if distinct else 200
     to = rng.permutation(size) if distinct else rng.integers(size, size=pattern.nnz)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import ProblemError
 from .library import library, switched_off
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
@@ -42,8 +43,11 @@ def builds() -> tuple[str, ...]:
 
 
 def chosen_build() -> str:
-    """The build that is forced by CVXLAYERS_ENGINE, or "": the best one for each batch."""
+    """The build that is forced by CVXLAYERS_ENGINE, or "": the best one for each batch. Raises ProblemError for one that
+    there is not."""
     name = os.environ.get("CVXLAYERS_ENGINE", "")
+    if name and name not in builds() and library() is not None:
+        raise ProblemError(f"CVXLAYERS_ENGINE is {name!r}; expected off, or a build that runs here: {', '.join(builds())}")
     return name if name in builds() else ""
 
 
