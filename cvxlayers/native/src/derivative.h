@@ -17,7 +17,7 @@ namespace {
 
 constexpr double SUSPICIOUS = 1e-5;  // a pivot below it is a reason to look at the rank
 constexpr double ROUNDING = 1e-15;
-constexpr int PROJECTIONS = 4;
+constexpr int PROJECTIONS = 4, PROBES = 3;
 
 // What `linear` says of an item.
 enum Rank { UNSOLVED = 0, REGULAR = 1, SINGULAR = 2, SINGULAR_SCALED = 3 };  // the last: of least norm in scaled units
@@ -134,7 +134,7 @@ inline Mask Group::probe(Mask suspicious, Mask& solved) {
   for (int j = 0; j < n_; j++) rx_[j] = Px_[j] + Ay_[j];
   for (int i = 0; i < m_; i++) ry_[i] = (Ax_[i] - W_[i] * zy[i]) * K.active[i];
   Mask regular = ~suspicious;
-  for (int step = 0; step < REFINEMENTS && any(~regular); step++) {
+  for (int step = 0; step < PROBES && any(~regular); step++) {
     K.multiply(ux, uy, Px_, Ay_, Ax_);
     for (int j = 0; j < n_; j++) ex_[j] = rx_[j] - Px_[j] - Ay_[j];
     for (int i = 0; i < m_; i++) ey_[i] = ry_[i] - (Ax_[i] - W_[i] * uy[i]) * K.active[i];
