@@ -32,6 +32,23 @@ int cvxlayers_solve(void* handle, const char* build, int threads, std::ptrdiff_t
 int cvxlayers_linear(void* handle, const char* build, int threads, std::ptrdiff_t batch, const double* P, std::ptrdiff_t P_stride,
                      const double* A, std::ptrdiff_t A_stride, const double* v, std::ptrdiff_t v_stride, const double* weights,
                      std::ptrdiff_t weights_stride, std::ptrdiff_t columns, const double* right, double* out, std::uint8_t* rank);
+void cvxlayers_multiply(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, const std::int64_t* indptr, const std::int64_t* columns,
+                        const double* values, std::ptrdiff_t values_stride, const double* x, std::ptrdiff_t x_stride, double* out);
+void cvxlayers_multiply_transposed(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, std::ptrdiff_t width,
+                                   const std::int64_t* indptr, const std::int64_t* columns, const double* values,
+                                   std::ptrdiff_t values_stride, const double* y, std::ptrdiff_t y_stride, double* out);
+void cvxlayers_outer(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* rows, const std::int64_t* columns,
+                     double scale, const double* a, std::ptrdiff_t a_stride, const double* p, std::ptrdiff_t p_stride, const double* c,
+                     std::ptrdiff_t c_stride, const double* d, std::ptrdiff_t d_stride, double* out);
+void cvxlayers_outer_map(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* to, const std::int64_t* rows,
+                         const std::int64_t* columns, const double* values, double scale, const double* a, std::ptrdiff_t a_stride,
+                         const double* p, std::ptrdiff_t p_stride, const double* c, std::ptrdiff_t c_stride, const double* d,
+                         std::ptrdiff_t d_stride, double* out, std::ptrdiff_t out_stride);
+void cvxlayers_map(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, const std::int64_t* to, const std::int64_t* from,
+                   const double* values, const double* x, std::ptrdiff_t x_stride, double* out, std::ptrdiff_t out_stride);
+void cvxlayers_largest(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, std::ptrdiff_t width, const std::int64_t* indptr,
+                       const std::int64_t* columns, const double* values, std::ptrdiff_t values_stride, double* by_row,
+                       double* by_column);
 }
 
 namespace {
@@ -47,8 +64,9 @@ void check(bool fine, const char* what, int line) {
 #define CHECK(x) check((x), #x, __LINE__)
 
 struct Pattern {
-  int n, m, zero, weighted = 0;
+  int n, m, zero;
   std::vector<std::int32_t> P_row, P_col, P_index, A_ptr{0}, A_col;
+  int weighted = 0;
   int make(void** out) const {
     return cvxlayers_plan(n, m, zero, int(P_row.size()), P_row.data(), P_col.data(), P_index.data(), int(P_row.size()),
                           int(A_col.size()), A_ptr.data(), A_col.data(), weighted, out);
@@ -160,6 +178,53 @@ void use(const Pattern& p, void* handle, const char* build, int count, int threa
   }
 }
 
+// Rows with weights, some of them zero, in place of equalities and active inequalities.
+void use_weighted(Pattern p) {
+  p.zero = 0, p.weighted = 1;
+  void* handle = nullptr;
+  CHECK(!p.make(&handle));
+  for (int count : {1, 5, 11}) {
+    const Batch d = batch(p, count);
+    std::vector<double> weights(count * p.m), right(count * 3 * (p.n + p.m)), out(right.size());
+    std::vector<std::uint8_t> rank(count);
+    for (double& w : weights) w = chance(0.5) ? std::fabs(uniform()) : 0;
+    for (double& r : right) r = uniform();
+    CHECK(!cvxlayers_linear(handle, "", 2, count, d.P.data(), p.P_row.size(), d.A.data(), p.A_col.size(), weights.data(), p.m,
+                            weights.data(), p.m, 3, right.data(), out.data(), rank.data()));
+    CHECK(p.m == 0 || cvxlayers_linear(handle, "", 2, count, d.P.data(), p.P_row.size(), d.A.data(), p.A_col.size(), weights.data(),
+                                       p.m, nullptr, 0, 3, right.data(), out.data(), rank.data()) == 1);
+  }
+  cvxlayers_free(handle);
+}
+
+// Products on the pattern of A, of a batch and of shared values.
+void products(const Pattern& p) {
+  const std::vector<std::int64_t> ptr(p.A_ptr.begin(), p.A_ptr.end()), columns(p.A_col.begin(), p.A_col.end());
+  const std::ptrdiff_t B = 7, n = p.n, m = p.m, size = std::ptrdiff_t(columns.size());
+  std::vector<std::int64_t> rows(size), entry(size);
+  for (std::ptrdiff_t i = 0; i < m; i++)
+    for (std::int64_t k = ptr[i]; k < ptr[i + 1]; k++) rows[k] = i, entry[k] = k;
+  std::vector<double> A(B * size), x(B * n), y(B * m), u(B * n), w(B * m), Ax(B * m), Ay(B * n), outer(B * size), mapped(B * size);
+  for (auto* v : {&A, &x, &y, &u, &w})
+    for (double& a : *v) a = uniform();
+  const std::vector<double> ones(size, 1.0);
+  for (std::ptrdiff_t stride : {size, std::ptrdiff_t(0)}) {
+    cvxlayers_multiply(2, B, m, ptr.data(), columns.data(), A.data(), stride, x.data(), n, Ax.data());
+    cvxlayers_multiply_transposed(2, B, m, n, ptr.data(), columns.data(), A.data(), stride, y.data(), m, Ay.data());
+    double left = 0, right = 0;
+    for (std::ptrdiff_t k = 0; k < B * m; k++) left += Ax[k] * y[k];
+    for (std::ptrdiff_t k = 0; k < B * n; k++) right += Ay[k] * x[k];
+    CHECK(std::fabs(left - right) <= 1e-11 * (1 + std::fabs(left)));
+    cvxlayers_largest(2, B, m, n, ptr.data(), columns.data(), A.data(), stride, Ax.data(), Ay.data());
+  }
+  cvxlayers_outer(2, B, size, rows.data(), columns.data(), 0.5, y.data(), m, x.data(), n, w.data(), m, u.data(), n, outer.data());
+  cvxlayers_outer_map(2, B, size, entry.data(), rows.data(), columns.data(), ones.data(), 0.5, y.data(), m, x.data(), n, w.data(), m,
+                      u.data(), n, mapped.data(), size);
+  for (std::ptrdiff_t k = 0; k < B * size; k++) CHECK(std::fabs(outer[k] - mapped[k]) <= 1e-14);
+  cvxlayers_map(2, B, size, entry.data(), entry.data(), ones.data(), A.data(), size, mapped.data(), size);
+  for (std::ptrdiff_t k = 0; k < B * size; k++) CHECK(std::fabs(outer[k] + A[k] - mapped[k]) <= 1e-14);
+}
+
 // One entry of a good pattern becomes a bad one.
 void malformed(const Pattern& good) {
   const std::int32_t bad[] = {-1, INT32_MIN, INT32_MAX, good.n, good.n + 1};
@@ -228,7 +293,7 @@ int main() {
     CHECK(!cvxlayers_describe(handle, facts) && cvxlayers_describe(handle, nullptr) == 1);
     for (const std::string& build : builds)
       for (int count : {1, 3, 8, 19}) use(p, handle, build.c_str(), count, 1 + count % 4, count % 8);
-    malformed(p), malformed_calls(p, handle);
+    malformed(p), malformed_calls(p, handle), use_weighted(p), products(p);
     cvxlayers_free(handle);
   }
   void* handle = nullptr;
@@ -244,6 +309,7 @@ int main() {
         std::abort();
   };
   for (int k = 0; k < 4; k++) threads.emplace_back(work);
+  for (auto& thread : threads) thread.join();  // the sanitizer's own allocator does not survive a fork amid other threads
   if (const pid_t child = fork()) {
     int code = -1;
     CHECK(waitpid(child, &code, 0) == child && code == 0);
@@ -252,7 +318,6 @@ int main() {
     work();
     _exit(0);
   }
-  for (auto& thread : threads) thread.join();
   cvxlayers_free(handle), cvxlayers_free(nullptr);
   std::printf("%s: %ld problems, %ld solved, %ld failures\n", text, problems, solved, failures);
   return failures != 0;
