@@ -184,7 +184,10 @@ def condition(K):
 
 def _families():
     rng = np.random.default_rng(3)
-    full = lambda n, zero, m, count, name: Family(name, np.ones((n, n), bool), np.ones((m, n), bool), zero, count)  # noqa: E731
+
+    def full(n, zero, m, count, name):
+        return Family(name, np.ones((n, n), bool), np.ones((m, n), bool), zero, count)
+
     yield full(12, 4, 24, 400, "dense")
     yield full(12, 0, 24, 300, "inequalities")
     yield full(12, 5, 5, 100, "equalities")
