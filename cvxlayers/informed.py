@@ -19,7 +19,6 @@ from . import kkt
 from .diffmap import DiffMap, Saved
 from .info import REPORT
 from .layer import ConeLayer
-from .linsolve import ItemFactors
 from .parameters import ParameterInfo
 from .recover import OutputInfo
 from .threads import blas_for
@@ -80,10 +79,7 @@ class InformedLayer(DiffMap):
         if rest.size:
             some = data.take(rest)
             with blas_for(S.n + S.m):
-                if S.kkt_engine is not None:
-                    singular[rest] = kkt.singular(S, some.P, some.A, point.v[rest])
-                else:
-                    singular[rest] = ItemFactors(S, some.P, some.A, point.v[rest]).singular
+                singular[rest] = kkt.singular(S, some.P, some.A, point.v[rest])
         return found.solved.good & (kink | singular)
 
     @property

@@ -82,13 +82,15 @@ def least_norm(structure, P, A, v, r1, r2):
     with blas_for(structure.n + structure.m):
         system = System(structure, P[some], A[some], v[some])
         if is_small(structure):
-            F, _ = dense_inverse(System(structure, P, A, v).dense()[None])
+            F, _ = dense_inverse(system.dense().reshape(1, structure.n + structure.m, -1))
             return system.solve(apply_dense(F[0]), r1, r2)
         return system.solve(ItemFactors(structure, P[some], A[some], v[some]).inverse, r1, r2)
 
 
 def singular(structure, P, A, v):
-    """Whether K is singular, for each item of a flat batch (B,)."""
+    """Whether K is singular, for each item of a flat batch (B,), with or without the engine."""
+    if structure.kkt_engine is None:
+        return ItemFactors(structure, P, A, v).singular
     B = max(len(P), len(A), len(v))
     nothing = np.zeros((B, 0, structure.n + structure.m))
     values, weights = (A, None) if structure.K.polyhedral else _turned(System(structure, P, A, v))
