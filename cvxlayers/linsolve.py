@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import structural_rank
 
 from .program import Structure
 from .threads import each_slice
-from .turned import _NOISE, _NOISE_ROW
+from .turned import NOISE, NOISE_ROW
 
 DENSE = 160  # up to this N the inverse of a whole batch is one array operation, kept for the backward pass
 SINGULAR = 1e12  # condition number of the equilibrated K from which on it counts as singular
@@ -77,7 +77,7 @@ class System:
         for rows, count, _ in getattr(self.spectrum, "parts", ()):
             size = _blockwise_max(np.abs(A[..., rows, :]).max(-1, initial=0), count)
             entries = np.abs(At[..., rows, :])
-            noise = np.where(entries.max(-1, initial=0) > _NOISE_ROW * size, _NOISE, _NOISE_ROW) * size
+            noise = np.where(entries.max(-1, initial=0) > NOISE_ROW * size, NOISE, NOISE_ROW) * size
             At[..., rows, :] = np.where(entries > noise[..., None], At[..., rows, :], 0)
         At = self.root[..., None] * At
         lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
@@ -327,7 +327,7 @@ def _sparse(system):
         turn = sp.bsr_array((spectrum.to(np.eye(dim)), np.arange(count), np.arange(count + 1)), shape=(count * dim,) * 2)
         block = sp.csr_array(turn @ A[rows])
         size = _blockwise_max(_row_max(abs(A[rows])), count)
-        noise = np.where(_row_max(abs(block)) > _NOISE_ROW * size, _NOISE, _NOISE_ROW) * size
+        noise = np.where(_row_max(abs(block)) > NOISE_ROW * size, NOISE, NOISE_ROW) * size
         block.data[np.abs(block.data) <= np.repeat(noise, np.diff(block.indptr))] = 0
         parts.append(block)
         start = rows.stop

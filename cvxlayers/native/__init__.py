@@ -21,7 +21,6 @@ from .library import library, switched_off
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
-_FAILED = 4  # of cvxlayers.program.Status
 _LARGEST = 2**31 - 1  # int
 _SMALL = 1e6  # about the operations of a batch from which on a second thread is worth waking
 
@@ -96,8 +95,7 @@ class Plan:
         self._library, self._handle = found, handle
         facts = np.zeros(6)
         found.cvxlayers_describe(handle, _at(facts))
-        self.nodes, self.panels, self.values = (int(a) for a in facts[:3])
-        self.flops, self.prefix_flops, self.complementarity = facts[3], facts[4], bool(facts[5])
+        self.flops = facts[3]
 
     def __del__(self):
         if getattr(self, "_handle", None):

@@ -106,7 +106,7 @@ class Workspace {
   void* workspace_ = nullptr;
 };
 
-// step(workspace, first, count, loaded) for all groups of a batch, each thread a contiguous part. shared: P and A are the
+// step(workspace, first, count, loaded) for all groups of a batch, each thread the next one. shared: P and A are the
 // same for all problems, so that a workspace that has them keeps them, and what is computed from them alone.
 template <class Step>
 int each_group(Handle& handle, const Build* build, int threads, std::ptrdiff_t batch, bool shared, const Step& step) {
@@ -232,9 +232,9 @@ EXPORT int cvxlayers_solve(void* handle, const char* build, int threads, std::pt
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->solve(w, task, first, count, loaded); });
 }
 
-// Solve the KKT systems of the active sets v > 0 (equalities always), or with weights, of [P, A'; A, -diag(weights)], for `columns` right-hand sides of each problem:
-// right and out (batch, columns, n + m). rank (batch): 1 regular, 2 singular, and out of least norm, 3 the same in scaled
-// units, 0 not solved.
+// Solve the KKT systems of the active sets v > 0 (equalities always), or with weights, of [P, A'; A, -diag(weights)], for
+// `columns` right-hand sides of each problem: right and out (batch, columns, n + m). rank (batch): 1 regular, 2 singular, and
+// out of least norm, 3 the same in scaled units, 0 not solved.
 EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::ptrdiff_t batch, const double* P, std::ptrdiff_t P_stride,
                             const double* A, std::ptrdiff_t A_stride, const double* v, std::ptrdiff_t v_stride, const double* weights,
                             std::ptrdiff_t weights_stride, std::ptrdiff_t columns, const double* right, double* out, std::uint8_t* rank) {

@@ -3,8 +3,8 @@
 //     [ P    A_a' ] [ux ]   [rx  ]
 //     [ A_a  0    ] [uy_a] = [ry_a]        a: equalities, and the inequalities with v > 0; uy is zero elsewhere
 //
-// or, where rows have weights, with all rows and -diag(weights) in place of 0;
-// for many right-hand sides. Solved with the regularized factor and residuals of the system itself, to rounding.
+// or, where rows have weights, with all rows and -diag(weights) in place of 0; for many right-hand sides. Solved with the
+// regularized factor and residuals of the system itself, to rounding.
 //
 // Where the matrix is singular, right-hand sides and solutions are freed of their parts in its null space, which makes the
 // answer the least-squares solution of least norm. With S = diag(I, -I), d (K + dS)^-1 S leaves vectors of the null space
@@ -46,7 +46,7 @@ inline void Group::linear(const double* v, std::ptrdiff_t v_stride, const double
     rank[l] = std::uint8_t(!solved[l] ? UNSOLVED : !singular[l] ? REGULAR : scaled[l] ? SINGULAR_SCALED : SINGULAR);
 }
 
-// The part of (x, y) in the null space, for all lanes; n_ and m_ rows of workspace besides.
+// The part of (x, y) in the null space, for all lanes.
 inline void Group::null_part(V* x, V* y, V* null_x, V* null_y) {
   for (int j = 0; j < n_; j++) ex_[j] = x[j];
   for (int i = 0; i < m_; i++) ey_[i] = y[i];

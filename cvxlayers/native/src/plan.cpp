@@ -258,7 +258,7 @@ class Builder {
   }
 
   void close_prefix() {
-    plan_.prefix = int(plan_.fronts.size()), plan_.prefix_panels = int(plan_.panels.size());
+    plan_.prefix = int(plan_.fronts.size());
     plan_.prefix_values = plan_.values, plan_.prefix_flops = plan_.flops;
     plan_.prefix_columns = plan_.panels.empty() ? 0 : plan_.panels.back().first + plan_.panels.back().width;
   }

@@ -71,7 +71,7 @@ struct Plan {
   std::vector<std::int64_t> zeros;            // entries of the factor that neither P, A nor the diagonal write
 
   // The constant prefix: fronts [0, prefix) do not depend on W. They are factorized once per problem.
-  int prefix = 0, prefix_panels = 0, prefix_columns = 0;
+  int prefix = 0, prefix_columns = 0;
   std::size_t prefix_values = 0, values = 0;
   double flops = 0, prefix_flops = 0, entries = 0;
   bool complementarity = false;     // what remains after the prefix is a dense linear complementarity problem
