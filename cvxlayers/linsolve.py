@@ -24,7 +24,6 @@ from scipy.sparse.csgraph import structural_rank
 
 from .program import Structure
 from .threads import each_slice
-from .turned import NOISE, NOISE_ROW
 
 DENSE = 160  # up to this N the inverse of a whole batch is one array operation, kept for the backward pass
 SINGULAR = 1e12  # condition number of the equilibrated K from which on it counts as singular
@@ -72,19 +71,11 @@ class System:
     def dense(self, delta=None):
         """K as an array (..., N, N); plus delta diag(I, -I) for delta (...)."""
         S = self.structure
-        A = S.A.dense(self.A)
-        At = self.spectrum.to(A)
-        for rows, count, _ in getattr(self.spectrum, "parts", ()):
-            size = _blockwise_max(np.abs(A[..., rows, :]).max(-1, initial=0), count)
-            entries = np.abs(At[..., rows, :])
-            noise = np.where(entries.max(-1, initial=0) > NOISE_ROW * size, NOISE, NOISE_ROW) * size
-            At[..., rows, :] = np.where(entries > noise[..., None], At[..., rows, :], 0)
-        At = self.root[..., None] * At
-        lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-2])
+        At, turned = S.turned.values(self.spectrum, self.root, self.A), S.turned
+        lead = np.broadcast_shapes(self.P.shape[:-1], At.shape[:-1])
         K = np.zeros((*lead, S.n + S.m, S.n + S.m))
         K[..., S.P.rows, S.P.cols] = self.P
-        K[..., S.n :, : S.n] = At
-        K[..., : S.n, S.n :] = np.swapaxes(At, -1, -2)
+        K[..., S.n + turned.rows, turned.cols] = K[..., turned.cols, S.n + turned.rows] = At
         diagonal = np.arange(S.n, S.n + S.m)
         K[..., diagonal, diagonal] = self.spectrum.d - 1
         self._dense = K  # `multiply` is faster with it
@@ -110,12 +101,6 @@ class System:
             previous = now
         n = self.structure.n
         return z[..., :n], self.root_times(z[..., n:])
-
-
-def _blockwise_max(a, count):
-    """(..., count * dim): every entry replaced by the largest one of its block."""
-    blocks = a.reshape(*a.shape[:-1], count, a.shape[-1] // count)
-    return np.broadcast_to(blocks.max(-1, keepdims=True), blocks.shape).reshape(a.shape)
 
 
 def _join(a, b):
@@ -316,22 +301,9 @@ def _row_max(size):
 
 def _sparse(system):
     """K of one item as a sparse matrix, all rows."""
-    S, root = system.structure, system.root
-    A = sp.csr_array((system.A, S.A.cols, S.A.indptr), shape=S.A.shape)
+    S = system.structure
     P = sp.csr_array((system.P, S.P.cols, S.P.indptr), shape=S.P.shape)
-    parts, start = [], 0
-    for rows, count, spectrum in getattr(system.spectrum, "parts", ()):
-        if rows.start > start:
-            parts.append(A[start : rows.start])
-        dim = (rows.stop - rows.start) // count
-        turn = sp.bsr_array((spectrum.to(np.eye(dim)), np.arange(count), np.arange(count + 1)), shape=(count * dim,) * 2)
-        block = sp.csr_array(turn @ A[rows])
-        size = _blockwise_max(_row_max(abs(A[rows])), count)
-        noise = np.where(_row_max(abs(block)) > NOISE_ROW * size, NOISE, NOISE_ROW) * size
-        block.data[np.abs(block.data) <= np.repeat(noise, np.diff(block.indptr))] = 0
-        parts.append(block)
-        start = rows.stop
-    if S.m > start or not parts:
-        parts.append(A[start:])
-    At = sp.diags_array(root) @ sp.vstack(parts, format="csr") if S.m else A
+    values = S.turned.values(system.spectrum, system.root, system.A)
+    At = sp.csr_array((values, (S.turned.rows, S.turned.cols)), shape=S.A.shape)
+    At.eliminate_zeros()
     return sp.block_array([[P, At.T], [At, sp.diags_array(system.spectrum.d - 1)]], format="csr")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOISE = 4e-15  # entries of U'A that are smaller, relative to A, are what cancellation leaves of a zero
-NOISE_ROW = 1e-11  # so are whole rows of it; eigenvectors and solutions have errors, too
+_NOISE = 4e-15  # entries of U'A that are smaller, relative to A, are what cancellation leaves of a zero
+_NOISE_ROW = 1e-11  # so are whole rows of it; eigenvectors and solutions have errors, too
 
 
 class _Block(NamedTuple):
@@ -56,7 +56,7 @@ class Turned:
             size = np.abs(M).max((-1, -2), initial=0)[..., None, None]
             M = turn.to(M)
             entries = np.abs(M)
-            noise = np.where(entries.max(-1, initial=0, keepdims=True) > NOISE_ROW * size, NOISE, NOISE_ROW) * size
+            noise = np.where(entries.max(-1, initial=0, keepdims=True) > _NOISE_ROW * size, _NOISE, _NOISE_ROW) * size
             out.append(np.where(entries > noise, M, 0)[..., block.kept])
         lead = np.broadcast_shapes(*(a.shape[:-1] for a in out))
         return root[..., self.rows] * np.concatenate([np.broadcast_to(a, lead + a.shape[-1:]) for a in out], -1)

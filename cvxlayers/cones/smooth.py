@@ -27,7 +27,7 @@ class SmoothedCone:
 
     def __init__(self, K: ProductCone, mu):
         self.K, self.mu = K, mu
-        self.dim = K.dim
+        self.dim, self.curved = K.dim, K.curved
 
     def project(self, v):
         """y (..., m)."""
