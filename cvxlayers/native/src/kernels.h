@@ -1,7 +1,7 @@
 // Numerical factorization K = L S L' on the panels of a plan, and triangular solves.
 //
-// Tiles of 4 x 4 entries (16 registers of accumulators) are the unit of work. A front is factorized left-looking, panel
-// after panel, in blocks of CHUNK rows, and updates its ancestors once, from all of its panels: large fronts then read
+// Tiles of TILE x 4 entries (16 registers of accumulators) are the unit of work. A front is factorized left-looking, panel
+// after panel, in blocks of BLOCK rows, and updates its ancestors once, from all of its panels: large fronts then read
 // their own entries once for each panel, instead of writing all that remains.
 #pragma once
 #include <algorithm>
@@ -9,58 +9,43 @@
 #include "lanes.h"
 #include "plan.h"
 
+#define UNROLL _Pragma("GCC unroll 8")  // without it GCC 12 keeps a copy of the accumulators in memory
+
 namespace cvxlayers {
 namespace {
 
-// c -= X diag(sign) Y' over columns [0, count) of two sets of rows of a panel of the given width.
+// MJ rows of a panel, columns [0, count), side by side and with the signs of the columns: out[k MJ + b].
+template <int MJ>
+INLINE void gather(V* out, const V* y, int width, int count, const double* sign) {
+  for (int k = 0; k < count; k++)
+    for (int b = 0; b < MJ; b++) out[k * MJ + b] = y[b * width + k] * sign[k];
+}
+
+// c -= X Y' for MI rows of a panel, columns [0, count), and MJ gathered ones.
 template <int MI, int MJ>
-INLINE void accumulate(V (&c)[MI][MJ], const V* x, const V* y, int width, int positives, int count, const double* sign) {
-  if (__builtin_expect(positives < 0, 0)) {
-    for (int k = 0; k < count; k++) {
-      V yk[MJ];
-      for (int b = 0; b < MJ; b++) yk[b] = y[b * width + k] * sign[k];
-      for (int a = 0; a < MI; a++) {
-        V xk = x[a * width + k];
-        for (int b = 0; b < MJ; b++) c[a][b] -= xk * yk[b];
-      }
-    }
-    return;
-  }
-  int k = 0;
-  for (const int end = std::min(positives, count); k < end; k++) {
+INLINE void accumulate(V (&c)[MI][MJ], const V* x, int width, const V* y, int count) {
+  for (int k = 0; k < count; k++, x++, y += MJ) {
     V yk[MJ];
-    for (int b = 0; b < MJ; b++) yk[b] = y[b * width + k];
+    for (int b = 0; b < MJ; b++) yk[b] = y[b];
     for (int a = 0; a < MI; a++) {
-      V xk = x[a * width + k];
+      V xk = x[a * width];
       for (int b = 0; b < MJ; b++) c[a][b] -= xk * yk[b];
     }
   }
-  for (; k < count; k++) {
-    V yk[MJ];
-    for (int b = 0; b < MJ; b++) yk[b] = y[b * width + k];
-    for (int a = 0; a < MI; a++) {
-      V xk = x[a * width + k];
-      for (int b = 0; b < MJ; b++) c[a][b] += xk * yk[b];
-    }
-  }
 }
 
-// The same on a tile in memory: rows to[a], columns from `column` on.
+// The same on a tile in memory: rows to[a], columns column[b].
 template <int MI, int MJ>
-void tile(V* const* to, int column, const V* x, const V* y, int width, int positives, const double* sign) {
+void tile(V* const* to, const int* column, const V* x, int width, const V* y) {
   V c[MI][MJ];
-  for (int a = 0; a < MI; a++)
-    for (int b = 0; b < MJ; b++) c[a][b] = to[a][column + b];
-  accumulate<MI, MJ>(c, x, y, width, positives, width, sign);
-  for (int a = 0; a < MI; a++)
-    for (int b = 0; b < MJ; b++) to[a][column + b] = c[a][b];
+  UNROLL for (int a = 0; a < MI; a++)
+    UNROLL for (int b = 0; b < MJ; b++) c[a][b] = to[a][column[b]];
+  accumulate<MI, MJ>(c, x, width, y, width);
+  UNROLL for (int a = 0; a < MI; a++)
+    UNROLL for (int b = 0; b < MJ; b++) to[a][column[b]] = c[a][b];
 }
 
-using Tile = void (*)(V* const*, int, const V*, const V*, int, int, const double*);
-constexpr Tile TILES[4][4] = {{tile<1, 1>, tile<1, 2>, tile<1, 3>, tile<1, 4>},
-                              {tile<2, 1>, tile<2, 2>, tile<2, 3>, tile<2, 4>},
-                              {tile<3, 1>, tile<3, 2>, tile<3, 3>, tile<3, 4>},
-                              {tile<4, 1>, tile<4, 2>, tile<4, 3>, tile<4, 4>}};
+constexpr int TILE = 4, BLOCK = 64;
 
 class Factorization {
  public:
@@ -118,12 +103,12 @@ class Factorization {
       const Panel& panel = p_.panels[k];
       V* X = L_ + panel.offset;
       const int rows = panel.width + panel.below, w = panel.width;
-      for (int i0 = 0; k > front.begin && i0 < rows; i0 += CHUNK)
+      for (int i0 = 0; k > front.begin && i0 < rows; i0 += BLOCK)
         for (int s = front.begin; s < k; s++) {
           const Panel& source = p_.panels[s];
           const V* from = L_ + source.offset + std::size_t(panel.first - source.first) * source.width;
           auto row = [&](int i) { return X + std::size_t(i) * w; };
-          block(source, from, 0, w, i0, std::min(rows, i0 + CHUNK), row, [](int j) { return j; });
+          block(source, from, 0, w, i0, std::min(rows, i0 + BLOCK), row, [](int j) { return j; });
         }
       int j = 0;
       for (; j + 4 <= w; j += 4) columns<4>(X, w, panel, j, rows);
@@ -137,10 +122,11 @@ class Factorization {
   template <int MJ>
   void columns(V* X, int w, const Panel& panel, int j, int rows) {
     const double* sign = &p_.sign[panel.first];
-    V c[MJ][MJ], inv[MJ];
+    V c[MJ][MJ], inv[MJ], y[MJ * CHUNK];
+    gather<MJ>(y, X + j * w, w, j, sign);
     for (int a = 0; a < MJ; a++)
       for (int b = 0; b < MJ; b++) c[a][b] = b <= a ? X[(j + a) * w + j + b] : all(0);
-    accumulate<MJ, MJ>(c, X + j * w, X + j * w, w, panel.positives, j, sign);
+    accumulate<MJ, MJ>(c, X + j * w, w, y, j);
     for (int b = 0; b < MJ; b++) {
       const double s = sign[j + b];
       c[b][b] = pivot(c[b][b], s);
@@ -154,23 +140,22 @@ class Factorization {
       for (int b = 0; b <= a; b++) X[(j + a) * w + j + b] = c[a][b];
     }
     int i = j + MJ;
-    for (; i + 4 <= rows; i += 4) below<4, MJ>(X, w, panel, i, j, c, inv);
-    for (; i < rows; i++) below<1, MJ>(X, w, panel, i, j, c, inv);
+    for (; i + 4 <= rows; i += 4) below<4, MJ>(X, w, sign + j, i, j, y, c, inv);
+    for (; i < rows; i++) below<1, MJ>(X, w, sign + j, i, j, y, c, inv);
   }
 
   template <int MI, int MJ>
-  INLINE void below(V* X, int w, const Panel& panel, int i, int j, const V (&c)[MJ][MJ], const V (&inv)[MJ]) {
-    const double* sign = &p_.sign[panel.first];
+  INLINE void below(V* X, int w, const double* sign, int i, int j, const V* y, const V (&c)[MJ][MJ], const V (&inv)[MJ]) {
     V e[MI][MJ];
     V* row = X + std::size_t(i) * w;
     for (int a = 0; a < MI; a++)
       for (int b = 0; b < MJ; b++) e[a][b] = row[a * w + j + b];
-    accumulate<MI, MJ>(e, row, X + j * w, w, panel.positives, j, sign);
+    accumulate<MI, MJ>(e, row, w, y, j);
     for (int b = 0; b < MJ; b++) {
-      V scale = sign[j + b] * inv[b];
+      V scale = sign[b] * inv[b];
       for (int a = 0; a < MI; a++) {
         V t = e[a][b];
-        for (int k = 0; k < b; k++) t -= sign[j + k] * c[b][k] * e[a][k];
+        for (int k = 0; k < b; k++) t -= sign[k] * c[b][k] * e[a][k];
         e[a][b] = t * scale;
       }
     }
@@ -179,23 +164,32 @@ class Factorization {
   }
 
   // Rows [i0, i1) and columns [j0, j1), those on and below the diagonal, minus the product of the source's rows. Source
-  // row i is from + i width. Target rows and columns: row(i), and column(j); runs of neighbouring columns are one tile.
+  // row i is from + i width. Target rows and columns: row(i), and column(j).
   template <class Row, class Column>
   INLINE void block(const Panel& source, const V* from, int j0, int j1, int i0, int i1, Row row, Column column) {
-    const int w = source.width, positives = source.positives;
-    const double* sign = &p_.sign[source.first];
-    for (int j = j0; j < j1;) {
-      int nj = 1;
-      while (nj < 4 && j + nj < j1 && column(j + nj) == column(j) + nj) nj++;
-      const V* y = from + std::size_t(j) * w;
-      for (int i = std::max(i0, j); i < i1; i += 4) {
-        const int ni = std::min(4, i1 - i);
-        V* to[4];
-        for (int a = 0; a < ni; a++) to[a] = row(i + a);
-        if (ni == 4 && nj == 4) tile<4, 4>(to, column(j), from + std::size_t(i) * w, y, w, positives, sign);
-        else TILES[ni - 1][nj - 1](to, column(j), from + std::size_t(i) * w, y, w, positives, sign);
-      }
-      j += nj;
+    int j = j0;
+    for (; j + 4 <= j1; j += 4) strip<4>(source, from, j, i0, i1, row, column);
+    if (j1 - j == 3) strip<3>(source, from, j, i0, i1, row, column);
+    if (j1 - j == 2) strip<2>(source, from, j, i0, i1, row, column);
+    if (j1 - j == 1) strip<1>(source, from, j, i0, i1, row, column);
+  }
+
+  template <int MJ, class Row, class Column>
+  INLINE void strip(const Panel& source, const V* from, int j, int i0, int i1, Row row, Column column) {
+    const int w = source.width;
+    int columns[MJ], i = std::max(i0, j);
+    if (i >= i1) return;
+    V y[MJ * CHUNK];
+    gather<MJ>(y, from + std::size_t(j) * w, w, w, &p_.sign[source.first]);
+    for (int b = 0; b < MJ; b++) columns[b] = column(j + b);
+    for (; i + TILE <= i1; i += TILE) {
+      V* to[TILE];
+      for (int a = 0; a < TILE; a++) to[a] = row(i + a);
+      tile<TILE, MJ>(to, columns, from + std::size_t(i) * w, w, y);
+    }
+    for (; i < i1; i++) {
+      V* to[1] = {row(i)};
+      tile<1, MJ>(to, columns, from + std::size_t(i) * w, w, y);
     }
   }
 
@@ -206,9 +200,9 @@ class Factorization {
     V* X = L_ + panel.offset;
     auto row = [&](int i) { return X + std::size_t(position[i]) * panel.width; };
     auto column = [&](int j) { return outer_row[j] - panel.first; };
-    for (int i0 = t.begin; i0 < front.outer; i0 += CHUNK)
+    for (int i0 = t.begin; i0 < front.outer; i0 += BLOCK)
       for (int s = front.begin; s < front.end; s++)
-        block(p_.panels[s], outer(front, p_.panels[s]), t.begin, t.end, i0, std::min(front.outer, i0 + CHUNK), row, column);
+        block(p_.panels[s], outer(front, p_.panels[s]), t.begin, t.end, i0, std::min(front.outer, i0 + BLOCK), row, column);
   }
 };
 
@@ -269,9 +263,8 @@ void solve_upper(const Plan& p, const V* L, const V* inverse, V* x, int begin, i
       const bool diagonal = p.fronts[f].diagonal;
       const V *D = L + panel.offset, *X = D + std::size_t(diagonal ? 1 : w) * w, *inv = inverse + panel.first;
       V* xs = x + std::size_t(panel.first) * NR;
-      if (panel.positives < w)
-        for (int c = 0; c < w; c++)
-          for (int e = 0; e < NR; e++) xs[c * NR + e] *= p.sign[panel.first + c];
+      for (int c = 0; c < w; c++)
+        for (int e = 0; e < NR; e++) xs[c * NR + e] *= p.sign[panel.first + c];
       const int* rows = p.row.data() + panel.rows;
       int i = 0;
       for (; i + 4 <= panel.below; i += 4) {

@@ -13,7 +13,6 @@ namespace {
 // A front while it is being built: its columns, in elimination order, and the later columns that it updates.
 struct Draft {
   std::vector<int> columns, rows, children;
-  double zeros = 0;      // explicit zeros that amalgamation has brought, over its whole subtree
   bool diagonal = false, merged = false;
 };
 
@@ -184,30 +183,33 @@ class Builder {
     }
   }
 
-  // Merge children into their parents where that brings few explicit zeros, counted over the whole subtree: small fronts
-  // may have many, since a wider panel saves more time than its zeros cost.
+  // The time of a front, in operations: its factorization, the sweeps over its entries when systems are solved, the entries
+  // of its ancestors that it reads and writes, and what is there to do for any front.
+  static double work(double width, double rows) {
+    const double entries = width * (width + 1) / 2 + width * rows, updated = rows * (rows + 1) / 2;
+    return width * rows * (rows + 1) + width * width * rows + width * width * width / 3 + 12 * entries + 6 * updated + 100;
+  }
+
+  // Merge children into their parents where that saves work: explicit zeros are paid for by fewer updates, each of which
+  // moves all of its target through the caches. Narrow fronts with many rows are the dearest.
   void amalgamate() {
     for (int k = 0; k < plan_.nodes; k++) {
       Draft& parent = drafts_[k];
       if (parent.merged || parent.diagonal) continue;
       for (;;) {
         int best = -1;
-        double best_zeros = 0;
+        double best_gain = 0;
         for (int c : parent.children) {
           const Draft& child = drafts_[c];
           if (child.diagonal || plan_.varies[order_[c]] != plan_.varies[order_[k]]) continue;
-          double wc = double(child.columns.size()), wp = double(parent.columns.size());
-          double before = child.zeros + parent.zeros, width = wc + wp;
-          double zeros = before + wc * (wp + double(parent.rows.size()) - double(child.rows.size()));
-          double total = width * (width + 1) / 2 + width * double(parent.rows.size());
-          double allowed = width <= 4 ? 0.5 : width <= 8 ? 0.3 : width <= 16 ? 0.15 : 0.08;
-          if (zeros > before && zeros > allowed * total) continue;
-          if (best < 0 || zeros < best_zeros) best = c, best_zeros = zeros;
+          const double wc = double(child.columns.size()), wp = double(parent.columns.size());
+          const double rc = double(child.rows.size()), rp = double(parent.rows.size());
+          const double gain = work(wc, rc) + work(wp, rp) - work(wc + wp, rp);
+          if (gain > best_gain) best = c, best_gain = gain;
         }
         if (best < 0) break;
         Draft& child = drafts_[best];
         parent.columns.insert(parent.columns.end(), child.columns.begin(), child.columns.end());
-        parent.zeros = best_zeros;
         parent.children.erase(std::find(parent.children.begin(), parent.children.end(), best));
         parent.children.insert(parent.children.end(), child.children.begin(), child.children.end());
         child.merged = true;
@@ -270,18 +272,12 @@ class Builder {
     int chunks = (front.width + CHUNK - 1) / CHUNK, chunk = ((front.width + chunks - 1) / chunks + 3) / 4 * 4;
     for (int a = 0; a < front.width; a += chunk) {
       int b = std::min(front.width, a + chunk);
-      Panel panel{first + a, b - a, 0, 0, plan_.values, int(plan_.row.size())};
+      Panel panel{first + a, b - a, 0, plan_.values, int(plan_.row.size())};
       if (!front.diagonal)
         for (int c = b; c < front.width; c++) plan_.row.push_back(first + c);
       front.rows = int(plan_.row.size());
       plan_.row.insert(plan_.row.end(), outer.begin(), outer.end());
       panel.below = int(plan_.row.size()) - panel.rows;
-      int positives = 0, leading = 0;
-      for (int c = panel.first; c < panel.first + panel.width; c++) {
-        if (plan_.sign[c] > 0 && c - panel.first == leading) leading++;
-        positives += plan_.sign[c] > 0;
-      }
-      panel.positives = positives == leading ? positives : -1;
       double w = panel.width, r = panel.below;
       plan_.values += std::size_t(panel.width) * ((front.diagonal ? 1 : panel.width) + panel.below);
       plan_.flops += w * r * (r + 1) + (front.diagonal ? w * r : w * w * r + w * w * w / 3);

@@ -26,7 +26,6 @@ struct Pattern {
 // row by row: the pivot block (width x width; one row of width pivots where it is diagonal), then the `below` rows.
 struct Panel {
   int first, width, below;
-  int positives;        // how many of its columns, the first ones, have sign +1; -1: the signs are mixed
   std::size_t offset;   // of its values in the factor
   int rows;             // offset in Plan::row of the rows below
 };
