@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from .linsolve import ItemFactors, System, apply_dense, dense_inverse, is_small
+from .memory import empty
 from .native import chosen_build
 from .threads import blas_for, workers
 
@@ -46,7 +47,7 @@ def _linear(structure, P, A, v, weights, r1, r2):
     own = [d for d, k in enumerate(lead) if k != 1]  # the dimensions of the systems; the others are columns
     order = [*own, *(d for d in range(len(lead)) if d not in own)]
     items = math.prod(lead)
-    r = np.empty((*right, n + structure.m))
+    r = empty((*right, n + structure.m))
     np.negative(r1, out=r[..., :n])
     np.negative(r2, out=r[..., n:])
     columns = r if order == sorted(order) else r.transpose(*order, -1)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from .memory import empty, zeros
 from .native import ops
 from .program import Outer
 from .threads import workers
@@ -49,7 +50,7 @@ class LinearTerm:
 
     def adjoint(self, g):
         """M'g; g may be an `Outer` product."""
-        out = np.zeros(g.shape[:-1] + self.shape[1:])
+        out = zeros(g.shape[:-1] + self.shape[1:])
         if isinstance(g, Outer):
             rows, cols = g.pattern.rows[self.rows], g.pattern.cols[self.rows]
             if ops.add_outer_map(out, self.cols, rows, cols, self.values, g, workers()):
@@ -140,10 +141,8 @@ class ParamMap:
         for block in self.blocks:
             leads = {phi[f].shape[:-1] for f, _ in block.terms} or {(1,) * (phi[0].ndim - 1) if phi else ()}
             lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
-            if constant and block.constant.any():
-                value = np.array(np.broadcast_to(block.constant, lead + block.constant.shape), order="C")
-            else:
-                value = np.zeros(lead + block.constant.shape)
+            value = empty(lead + block.constant.shape)
+            value[...] = block.constant if constant else 0
             for f, term in block.terms:
                 term.add_to(value, phi[f])
             out.append(value)

@@ -32,6 +32,7 @@ from .diffmap import DiffMap
 from .errors import MissingDependencyError, ProblemError, ShapeError
 from .handles import Handle
 from .interface import Interface, argument, check_complex, check_mask, is_number
+from .memory import private
 
 try:
     import torch
@@ -106,10 +107,9 @@ def _array(tensor):
 
 def _tensor(array, keep=False):
     """A tensor of its own: no memory shared with others. keep: what the array owns is the tensor's from now on."""
-    if keep and array.base is None and array.flags.carray and array.size:
-        return torch.from_numpy(array)
-    # NumPy's strides of an empty array are zero: no view_as_complex
-    return torch.from_numpy(np.array(array, order="C")) if array.size else torch.empty(array.shape, dtype=torch.float64)
+    if not array.size:  # NumPy's strides of an empty array are zero: no view_as_complex
+        return torch.empty(array.shape, dtype=torch.float64)
+    return torch.from_numpy(private(array) if keep else np.array(array, order="C"))
 
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())

@@ -22,6 +22,7 @@ CVXPY = {"canonicalize.py", "checks.py", "duals.py", "expressions.py", "lifting.
 LAYERS = [
     "errors",
     "threads",
+    "memory",
     "cones",
     "native",
     "turned",

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ProblemError
+from ..memory import empty
 from .library import library, switched_off
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
@@ -106,7 +107,7 @@ class Plan:
         sizes = (self.P_values, self.n, self.A_values, self.m)
         data = [_rows(a, k) for a, k in zip((P, q, A, b), sizes, strict=True)]
         B = _batch(data)
-        x, y, s = np.empty((B, self.n)), np.empty((B, self.m)), np.empty((B, self.m))
+        x, y, s = empty((B, self.n)), empty((B, self.m)), empty((B, self.m))
         status, iterations = np.empty(B, np.int32), np.empty(B, np.int32)
         P, q, A, b = data
         code = self._library.cvxlayers_solve(
@@ -132,7 +133,7 @@ class Plan:
             raise EngineError(1)
         weights = None if weights is None else _rows(weights, self.m)
         at_weights = (None, 0) if weights is None else _strided(weights, B)
-        out, rank = np.empty(right.shape), np.empty(B, np.uint8)
+        out, rank = empty(right.shape), np.empty(B, np.uint8)
         code = self._library.cvxlayers_linear(
             self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
             *at_weights,

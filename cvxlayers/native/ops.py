@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from ..memory import empty
 from .library import library
 
 _int, _long, _pointer, _double = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
@@ -52,7 +53,7 @@ def _product(name, pattern, values, x, size, shape, threads):
     if not function or not rows:
         return None
     lead, batch, (values, x) = rows
-    out = np.empty((*lead, size))
+    out = empty((*lead, size))
     function(threads, batch, *shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), *_strided(x), _at(out))
     return out
 
@@ -64,7 +65,7 @@ def outer(pattern, scale, a, p, c, d, threads):
     if not function or not rows:
         return None
     lead, batch, factors = rows
-    out = np.empty((*lead, pattern.nnz))
+    out = empty((*lead, pattern.nnz))
     strided = [word for factor in factors for word in _strided(factor)]
     function(threads, batch, pattern.nnz, _at(pattern.rows), _at(pattern.cols), scale, *strided, _at(out))
     return out
@@ -103,7 +104,7 @@ def largest(pattern, values, threads):
     if not function or not rows:
         return None
     lead, batch, (values,) = rows
-    by_row, by_column = np.empty((*lead, pattern.shape[0])), np.empty((*lead, pattern.shape[1]))
+    by_row, by_column = empty((*lead, pattern.shape[0])), empty((*lead, pattern.shape[1]))
     function(
         threads, batch, *pattern.shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), _at(by_row), _at(by_column)
     )
