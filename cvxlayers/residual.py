@@ -184,12 +184,17 @@ class _Newton:
         better = r.size < self.best.size[some]
         where = items[better]
         if where.size:
-            self.fresh[where] &= self._same_basis(spectrum.d[better], v[better])
+            self.fresh[where] &= spectrum is not None and self._same_basis(spectrum.d[better], v[better])
         for mine, new in zip(self.best, (x, v, r.y, r.size), strict=True):
             mine[where] = new[better]
         self.steps[items] += 1
         self.failures[items] = np.where(better, 0, np.where(np.isfinite(r.size), self.failures[items] + 1, _PATIENCE))
         self.regularized[items] |= ~better
+        still = np.flatnonzero(~better & self.singular[items] & (np.abs(r.size - size) <= 1e-3 * size))
+        if still.size and self._activate_nearest(v, still):
+            now = residual(self.structure, data.take(still), x[still], v[still])
+            for mine, new in zip(r, now, strict=True):
+                mine[still] = new
         if everything:
             self.x, self.v, self.r = x, v, r
         else:
@@ -197,8 +202,20 @@ class _Newton:
             for mine, new in zip(self.r, r, strict=True):
                 mine[items] = new
 
+    def _activate_nearest(self, v, items):
+        """Where Newton stands still at a singular K, x is free to move and nothing says where: as in the simplex method it goes on
+        until a row stops it. The inactive nonneg row that is nearest to its bound becomes active. Whether there are such rows."""
+        cones = self.structure.cones
+        rows = v[items, cones.zero : cones.zero + cones.nonneg]
+        if not rows.size:
+            return False
+        nearest = np.where(rows < 0, rows, -np.inf).argmax(-1)
+        there = (rows < 0).any(-1)
+        v[items[there], cones.zero + nearest[there]] = _NOTHING
+        return there.any()
+
     def _direction(self, items, data, v, r1, r2, size):
-        """The spectrum of D at v, and (dx, dy) of Newton's step."""
+        """The spectrum of D at v, where an inverse of K may serve at other points, and (dx, dy) of Newton's step."""
         if self.structure.kkt_engine is None:
             system, inverse = self._factorize(items, data, v, size)
             return system.spectrum, *system.solve(inverse, r1, r2)
@@ -210,7 +227,8 @@ class _Newton:
             with blas_for(self.structure.n + self.structure.m):
                 system, inverse = self._factorize(items[rest], some, v[rest], size[rest])
                 dx[rest], dy[rest] = system.solve(inverse, r1[rest], r2[rest])
-        return self.structure.K.spectrum(v), dx, dy
+        K = self.structure.K
+        return K.spectrum(v) if K.polyhedral else None, dx, dy
 
     def _factorize(self, items, data, v, size):
         """K at v as an operator and an approximate inverse of it.

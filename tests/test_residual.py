@@ -94,6 +94,18 @@ def test_solutions_that_are_not_regular(objective, constraints):
     assert solve(layer.structure, data, layer.solvers).size.max() <= 1e-10
 
 
+@pytest.mark.parametrize("gap", [4e-8, 1e-6, 1e-3])
+def test_a_vertex_with_an_almost_free_edge(gap):
+    """Newton stands still where it takes the edge for free; the solvers' points are too rough to tell."""
+    n = 20
+    mu, w = cp.Parameter(n), cp.Variable(n)
+    problem = cp.Problem(cp.Maximize(mu @ w), [cp.sum(w) == 1, w >= 0, cp.norm(w) <= 2])
+    value = np.random.default_rng(0).random((16, n)) - 1
+    value[:, 3], value[:, 7] = 0.5, 0.5 - gap
+    (found,) = ConeLayer(problem, [mu], [w]).forward(value)[0]
+    np.testing.assert_allclose(found, np.eye(n)[[3] * 16], atol=1e-12)
+
+
 def _without_strong_duality():
     k, x = cp.Parameter(), cp.Variable(2)
     norm = cp.Problem(cp.Minimize(k * x[0]), [cp.norm(x) <= x[1]])  # x[0] = 0, and no multiplier
