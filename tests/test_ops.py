@@ -79,7 +79,9 @@ def test_gradients_of_matrices_go_to_parameters(pattern, path, distinct, shared)
     [ConeDims(2, 3, (4, 3, 3), (3, 2), 2, (0.3, 0.6)), ConeDims(soc=(5,)), ConeDims(zero=4, nonneg=5), ConeDims(exp=3)],
     ids=str,
 )
-def test_a_in_the_eigenvectors_of_d(cones):
+@pytest.mark.parametrize("leads", LEADS)
+def test_a_in_the_eigenvectors_of_d(cones, path, leads, monkeypatch):
+    monkeypatch.setattr(ops, "_SMALL", 0)
     rng = np.random.default_rng(2)
     n, m = 7, cones.rows
     mask = rng.random((m, n)) < 0.4
@@ -87,10 +89,11 @@ def test_a_in_the_eigenvectors_of_d(cones):
     S = Structure(n, cones, Pattern([], [], (n, n)), A)
     turned = S.turned
     assert isinstance(turned, Turned) and turned.rows.size >= A.nnz
-    values, v = rng.standard_normal((3, A.nnz)), rng.standard_normal((3, m))
+    of_values, of_point = LEADS[leads]
+    values, v = rng.standard_normal((*of_values, A.nnz)), rng.standard_normal((*of_point, m))
     spectrum = S.K.spectrum(v)
     root = np.sqrt(spectrum.d)
-    found = np.zeros((3, m, n))
-    found[:, turned.rows, turned.cols] = turned.values(spectrum, root, values)
+    found = np.zeros((*np.broadcast_shapes(of_values, of_point), m, n))
+    found[..., turned.rows, turned.cols] = turned.values(spectrum, root, values)
     expected = root[..., None] * spectrum.to(A.dense(values))
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)

@@ -34,6 +34,10 @@ class Spectrum(ABC):
     def back(self, M):
         """U M."""
 
+    def packed(self) -> tuple[int, np.ndarray] | None:
+        """U in numbers, for `native.ops.turn`: (0, U) or (1, sign and h of a reflection); None: it is neither."""
+        return None
+
     def apply(self, h):
         """D h, for h (..., dim)."""
         return self.back(self.d[..., None] * self.to(h[..., None]))[..., 0]

@@ -60,6 +60,9 @@ class _Turning(Spectrum):
     def back(self, M):
         return self.U @ M
 
+    def packed(self):
+        return 0, self.U
+
     def third(self, a, h):
         a, h = (self.to(x[..., None])[..., 0] for x in (a, h))
         last = ((a * h[..., 2:] + h * a[..., 2:])[..., :2] * self.cubic[..., :2]).sum(-1, keepdims=True)

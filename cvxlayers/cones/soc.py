@@ -56,6 +56,9 @@ class _Reflected(Spectrum):
         top = np.broadcast_to((_H * (a + c))[..., None, :], Z.shape[:-2] + (1, Z.shape[-1]))
         return np.concatenate([top, Z], -2)
 
+    def packed(self):
+        return 1, np.concatenate([self.sign[..., None], self.h], -1)
+
     def third(self, a, h):
         bent = (self.d[..., 0] > 0) & (self.d[..., 1] == 0) & (self.r > APEX)
         r, u = np.where(bent, self.r, 1.0)[..., None], self.u
@@ -87,8 +90,9 @@ class SOC(Cone):
 
     def spectrum(self, v):
         t, r, u = _polar(v)
+        ulps = 4 * np.finfo(np.float64).eps * (np.abs(t) + r)  # a boundary is met up to rounding: on it d = 0
         bent = (r > 0) & (t < r)  # elsewhere (a - c)/(2r) is 0 or 1; the difference would cancel
-        mid = np.where(bent, np.maximum(t + r, 0) / np.where(bent, 2 * r, 1.0), t > 0)
+        mid = np.where(bent, np.where(t + r > ulps, t + r, 0) / np.where(bent, 2 * r, 1.0), t > 0)
         d = np.empty(v.shape)
-        d[..., 0], d[..., 1], d[..., 2:] = t + r > 0, t - r > 0, mid[..., None]
+        d[..., 0], d[..., 1], d[..., 2:] = t + r > ulps, t - r > ulps, mid[..., None]
         return _Reflected(d, t, r, u)

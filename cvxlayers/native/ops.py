@@ -23,6 +23,7 @@ _ARGUMENTS: dict[str, list] = {
     "outer": [_long, _pointer, _pointer, _double, *([_pointer, _long] * 4), _pointer],
     "outer_map": [_long, *[_pointer] * 4, _double, *([_pointer, _long] * 4), _pointer, _long],
     "map": [_long, _pointer, _pointer, _pointer, _pointer, _long, _pointer, _long],
+    "turn": [_int, *[_long] * 3, _pointer, _pointer, _double, _double, *([_pointer, _long] * 4)],
     "largest": [_long, _long, _pointer, _pointer, _pointer, _long, _pointer, _pointer],
 }
 
@@ -109,6 +110,22 @@ def largest(pattern, values, threads):
         threads, batch, *pattern.shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), _at(by_row), _at(by_column)
     )
     return by_row, by_column
+
+
+def turn(out, packed, block, noise, row_noise, A, root, threads):
+    """The entries of diag(root) U'A of equal neighbouring cones to `out` (..., entries): packed, their U as in `Spectrum.packed`;
+    block: gather and kept, as in `turned`; root (..., rows of these cones). Whether it has been done."""
+    function = _function("turn") if out.size > _SMALL and packed is not None else None
+    if not function:
+        return False
+    kind, numbers = packed
+    rows = _rows(out, A, numbers.reshape(*numbers.shape[: out.ndim - 1], -1), root)
+    if not rows or rows[0] != out.shape[:-1] or not np.shares_memory(rows[2][0], out):
+        return False
+    _, batch, (out, A, numbers, root) = rows
+    strided = [word for a in (A, numbers, root, out) for word in _strided(a)]
+    function(threads, batch, kind, *block.gather.shape, _at(block.gather), _at(block.kept), noise, row_noise, *strided)
+    return True
 
 
 def _rows(*arrays):

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <new>
 
 #include "engine.h"
 #include "export.h"
@@ -20,6 +22,29 @@ void each(int threads, std::ptrdiff_t batch, std::ptrdiff_t size, const Work& wo
   Pool::get().run(threads, (batch + part - 1) / part, [&](std::ptrdiff_t p) {
     for (std::ptrdiff_t i = p * part; i < std::min(batch, (p + 1) * part); i++) work(i);
   });
+}
+
+// Z := U'M.
+void rotate(std::ptrdiff_t dim, std::ptrdiff_t width, const double* U, const double* M, double* Z) {
+  std::fill(Z, Z + dim * width, 0.0);
+  for (std::ptrdiff_t k = 0; k < dim; k++)
+    for (std::ptrdiff_t i = 0; i < dim; i++)
+      for (std::ptrdiff_t j = 0; j < width; j++) Z[i * width + j] += U[k * dim + i] * M[k * width + j];
+}
+
+// Z := U'M for the second-order cone: (1, u)/sqrt2, (1, -u)/sqrt2, and rows 3, 4, ... of (0, H), where H = I - 2hh' and
+// H e1 = -sign u.
+void reflect(std::ptrdiff_t dim, std::ptrdiff_t width, const double* sign_h, const double* M, double* Z, double* sums) {
+  const double *h = sign_h + 1, *below = M + width, half = std::sqrt(0.5);
+  std::fill(sums, sums + width, 0.0);
+  for (std::ptrdiff_t i = 0; i < dim - 1; i++)
+    for (std::ptrdiff_t j = 0; j < width; j++) sums[j] += h[i] * below[i * width + j];
+  for (std::ptrdiff_t i = 1; i < dim - 1; i++)
+    for (std::ptrdiff_t j = 0; j < width; j++) Z[(i + 1) * width + j] = below[i * width + j] - 2 * h[i] * sums[j];
+  for (std::ptrdiff_t j = 0; j < width; j++) {
+    const double a = -sign_h[0] * (below[j] - 2 * h[0] * sums[j]);
+    Z[j] = half * (M[j] + a), Z[width + j] = half * (M[j] - a);
+  }
 }
 
 }  // namespace
@@ -114,5 +139,46 @@ EXPORT void cvxlayers_outer_map(int threads, std::ptrdiff_t batch, std::ptrdiff_
     double* ob = out + b * out_stride;
     for (std::ptrdiff_t k = 0; k < entries; k++)
       ob[to[k]] += values[k] * scale * (ab[rows[k]] * pb[columns[k]] + cb[rows[k]] * db[columns[k]]);
+  });
+}
+
+// Rows and columns of `count` equal cones in the eigenvectors of their derivatives, times root: entry (k, i, j) of U'M, where M
+// (dim, width) has the entries of A at gather[k, i, j], -1 for none. kind 0: turn is U (count, dim, dim). kind 1: it is
+// (count, dim), the sign and h of the reflection of a second-order cone. kept: the entries that go to `out`, in turn. Entries up
+// to `noise` of the largest one of M are zero, and up to `row_noise` in rows that have none beyond it.
+EXPORT void cvxlayers_turn(int threads, std::ptrdiff_t batch, int kind, std::ptrdiff_t count, std::ptrdiff_t dim,
+                           std::ptrdiff_t width, const std::int64_t* gather, const std::uint8_t* kept, double noise,
+                           double row_noise, const double* A, std::ptrdiff_t A_stride, const double* turn,
+                           std::ptrdiff_t turn_stride, const double* root, std::ptrdiff_t root_stride, double* out,
+                           std::ptrdiff_t out_stride) {
+  const std::ptrdiff_t size = dim * width, numbers = kind ? dim : dim * dim;
+  each(threads, batch, count * size, [&](std::ptrdiff_t b) {
+    double* to = out + b * out_stride;
+    std::unique_ptr<double[]> scratch(new (std::nothrow) double[2 * size + width]);
+    if (!scratch) {  // this item has no system, the others have
+      for (std::ptrdiff_t e = 0; e < count * size; e++)
+        if (kept[e]) *to++ = HUGE_VAL;
+      return;
+    }
+    double *M = scratch.get(), *Z = M + size, *sums = Z + size;
+    for (std::ptrdiff_t k = 0; k < count; k++) {
+      const std::int64_t* from = gather + k * size;
+      const double *u = turn + b * turn_stride + k * numbers, *scale = root + b * root_stride + k * dim;
+      double largest = 0;
+      for (std::ptrdiff_t e = 0; e < size; e++) {
+        M[e] = from[e] < 0 ? 0 : A[b * A_stride + from[e]];
+        largest = std::max(largest, std::fabs(M[e]));
+      }
+      if (kind) reflect(dim, width, u, M, Z, sums);
+      else rotate(dim, width, u, M, Z);
+      for (std::ptrdiff_t i = 0; i < dim; i++) {
+        const double* row = Z + i * width;
+        double most = 0;
+        for (std::ptrdiff_t j = 0; j < width; j++) most = std::max(most, std::fabs(row[j]));
+        const double least = (most > row_noise * largest ? noise : row_noise) * largest;
+        for (std::ptrdiff_t j = 0; j < width; j++)
+          if (kept[k * size + i * width + j]) *to++ = std::fabs(row[j]) > least ? scale[i] * row[j] : 0;
+      }
+    }
   });
 }
