@@ -34,8 +34,7 @@ class LinearTerm:
         self.shape = matrix.shape
         self.rows, self.cols = (a[keep].astype(np.int64) for a in (matrix.row, matrix.col))
         self.values = matrix.data[keep].astype(np.float64)
-        self._rows_distinct = np.unique(self.rows).size == self.rows.size
-        self._cols_distinct = np.unique(self.cols).size == self.cols.size
+        self._rows_distinct, self._cols_distinct = (np.bincount(a).max(initial=0) <= 1 for a in (self.rows, self.cols))
         self._csr = sp.csr_array((self.values, (self.rows, self.cols)), shape=self.shape)
         self._csc = self._csr.T.tocsr()
 
