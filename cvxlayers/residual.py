@@ -203,8 +203,8 @@ class _Newton:
                 mine[items] = new
 
     def _activate_nearest(self, v, items):
-        """Where Newton stands still at a singular K, x is free to move and nothing says where: as in the simplex method it goes on
-        until a row stops it. The inactive nonneg row that is nearest to its bound becomes active. Whether there are such rows."""
+        """Where Newton stands still at a singular K, x is free to move and nothing says where: as in the simplex method it
+        goes on until a row stops it. The nearest of the inactive nonneg rows becomes active. Whether there are any."""
         cones = self.structure.cones
         rows = v[items, cones.zero : cones.zero + cones.nonneg]
         if not rows.size:

@@ -294,7 +294,9 @@ def test_epigraph(kind, cones, shared):
     skip_unless_able(kind, ConeDims(soc=(3,)))
     skip_unless_able(kind, dims)
     program, (x, _, s) = make_program(np.random.default_rng(16), dims, 7, 3, shared=tuple(shared))
-    for solver in (Epigraph(kind, program.structure), pickle.loads(pickle.dumps(Epigraph(kind, program.structure).tighter()))):
+    accurate = {"eps": 1e-10} if kind.name == "moreau" else None  # else its points are rough
+    tight = pickle.loads(pickle.dumps(Epigraph(kind, program.structure).tighter()))
+    for solver in (Epigraph(kind, program.structure, accurate), tight):
         answer = solver.solve(program)
         check(kind, program, answer)
         np.testing.assert_allclose(answer.x, x, atol=1e-3)

@@ -113,8 +113,8 @@ def largest(pattern, values, threads):
 
 
 def turn(out, packed, block, noise, row_noise, A, root, threads):
-    """The entries of diag(root) U'A of equal neighbouring cones to `out` (..., entries): packed, their U as in `Spectrum.packed`;
-    block: gather and kept, as in `turned`; root (..., rows of these cones). Whether it has been done."""
+    """The entries of diag(root) U'A of equal neighbouring cones to `out` (..., entries). packed: their U as in
+    `Spectrum.packed`; block: gather and kept, as in `turned`; root (..., rows of these cones). Whether it has been done."""
     function = _function("turn") if out.size > _SMALL and packed is not None else None
     if not function:
         return False
