@@ -84,7 +84,7 @@ def solve(structure: Structure, data: ConeData, solvers: list[Solver], *, skip=N
 
 
 def _answer(structure, data, solver, start):
-    """(refined point, status, iterations) of a solver, or from the warm start alone where there is none."""
+    """(refined point, its status, iterations) of a solver, or from the warm start alone where there is none."""
     if solver is None:
         x, y, s = start
         point = refine(structure, data, x, y - s, patience=_WARM_PATIENCE)
@@ -94,7 +94,7 @@ def _answer(structure, data, solver, start):
         warm = Solution(start[0], start[1], start[2], np.zeros(data.batch, np.int64), np.zeros(data.batch, np.int64))
     found = solver.solve(ConeProgram(structure, data), warm)
     point = refine(structure, data, found.x, found.y - found.s)
-    return point, np.where(found.status == Status.SOLVED, Status.INACCURATE, found.status), found.iterations
+    return point, found.status, found.iterations
 
 
 class _Found:
@@ -112,14 +112,16 @@ class _Found:
         """The answers of a rung for the items of `todo`; good: which of them are accepted."""
         items, self.seconds[self.todo] = self.todo, seconds
         self.size[items] = point.size
+        if self.point is None and items.size == self.rung.size and good.all():
+            self.status, self.rung = np.full(items.size, int(Status.SOLVED)), np.full(items.size, rung)
+            self.iterations, self.point, self.todo = iterations, point, items[:0]
+            return
+        status = np.where(status == Status.SOLVED, Status.INACCURATE, status)  # it says so; the residual test does not
         certified = (self.status[items] == Status.INFEASIBLE) | (self.status[items] == Status.UNBOUNDED)
         status = np.where(certified & (status == Status.FAILED), self.status[items], status)  # a reason beats none
         self.status[items] = np.where(good, Status.SOLVED, status)
         self.rung[items[good]], self.iterations[items[good]] = rung, iterations[good]
         self.todo = items[~good]
-        if self.point is None and good.all() and items.size == self.rung.size:
-            self.point = point
-            return
         if self.point is None:
             self.point = _nothing(self.structure, self.rung.size)
         for mine, new in zip(self.point, point, strict=True):

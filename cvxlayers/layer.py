@@ -153,7 +153,8 @@ class ConeLayer(DiffMap):
         if data.batch < B:  # no block depends on what is bad, or on the warm start
             data = data._replace(q=np.broadcast_to(data.q, (B, self.structure.n)))
         unit = units(data)
-        data = ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
+        if not (unit == 1).all():
+            data = ConeData(*(rescale(name, a, unit) for name, a in zip(DATA, data, strict=True)))
         start = start and _in_units([np.broadcast_to(a, (B, a.shape[-1])) for a in flat[-3:]], unit)
         solved = solve(self.structure, data, self.solvers, skip=skip, start=start)
         fails = self.on_error == "raise" and not solved.good.all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,7 @@ class ParameterInfo:
 def definite_violation(matrix):
     """By how much the symmetric part of each matrix (..., k, k) has negative eigenvalues; 0 where rounding explains them."""
     matrix = (matrix + np.conj(np.swapaxes(matrix, -1, -2))) / 2
-    with blas_for(matrix.shape[-1]):
+    with blas_for(matrix.shape[-1]) if matrix.size > 4096 else nullcontext():
         try:
             np.linalg.cholesky(matrix)  # ten times as fast as eigenvalues
             return np.zeros(matrix.shape[:-2])
