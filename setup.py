@@ -12,16 +12,19 @@ from setuptools.errors import CompileError
 TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytest-xdist", "scikit-learn", "scs", "tqdm"]
 
 SOURCES = Path("cvxlayers/native/src")
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-wrapv", "-fvisibility=hidden"]
 FLAGS += os.environ.get("CVXLAYERS_CXXFLAGS", "").split()  # for `make sanitize`
+ALONE = ["-mprefer-vector-width=512", "-fno-tree-loop-vectorize"]  # else sums round otherwise than in the other builds
 # The builds of the engine, best first: name, problems in a register, flags. Which one runs is decided when it is loaded.
 BUILDS = {
     "x86_64": [
         ("v4_8", 8, ["-march=x86-64-v4", "-mprefer-vector-width=512"]),
         ("v4_4", 4, ["-march=x86-64-v4"]),
         ("v4_2", 2, ["-march=x86-64-v4"]),
+        ("v4_1", 1, ["-march=x86-64-v4", *ALONE]),
         ("v3_4", 4, ["-march=x86-64-v3"]),
         ("v3_2", 2, ["-march=x86-64-v3"]),
+        ("v3_1", 1, ["-march=x86-64-v3", *ALONE]),
         ("v2_2", 2, ["-march=x86-64-v2"]),
     ],
     "any": [("base_2", 2, [])],

@@ -40,7 +40,7 @@ inline Mask Group::complementarity(double tolerance, int max_iterations) {
     running &= ~arrived & (error + mu + size_y < 1e200);
     const V merit = larger(error / unit, mu);
     idle = select(merit < 0.9 * best, all(0), idle + 1.), best = smaller(best, merit);
-    running &= ~(idle >= 5.);
+    running &= ~Mask(idle >= 5.);
     if (!any(running) || step == max_iterations) break;
     iterations_ = select(running, iterations_ + 1., iterations_);
 

@@ -31,7 +31,7 @@ inline void Group::linear(const double* v, std::ptrdiff_t v_stride, const double
     K.active[i] = select((ty_[i] > 0.) | (i < zero_ || weighted ? ~none() : none()), all(1), all(0));
   }
   const V pivot = K.factorize(W_, !weighted);
-  const Mask suspicious = finite_matrices_ & ~(pivot > SUSPICIOUS);
+  const Mask suspicious = finite_matrices_ & ~Mask(pivot > SUSPICIOUS);
   Mask singular = none(), solved = finite_matrices_;
   if (any(suspicious)) singular = probe(suspicious, solved);
   const std::ptrdiff_t size = n_ + m_, stride = columns * size;

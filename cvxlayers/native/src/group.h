@@ -88,8 +88,8 @@ class Group {
     const Mask usable = finite_ & finite(tx_, n_) & finite(ty_, m_) & finite(s_, m_);  // not if it overflows in its own units
     for (int l = 0; l < rows; l++) {
       status[l] = !usable[l] ? FAILED : done_[l] ? SOLVED : infeasible_[l] ? INFEASIBLE : unbounded_[l] ? UNBOUNDED
-                  : best_[l] < 1e300 ? INACCURATE : FAILED;
-      iterations[l] = std::int32_t(iterations_[l]);
+                  : at(best_, l) < 1e300 ? INACCURATE : FAILED;
+      iterations[l] = std::int32_t(at(iterations_, l));
     }
   }
 

@@ -54,8 +54,9 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
       size_Ax = larger(size_Ax, magnitude(Ax_[i]) * unit), size_s = larger(size_s, magnitude(s_[i]) * unit);
     }
     const int k = m_ - zero_;
-    const V mu = (dot(s_ + zero_, y_ + zero_, k) + tau_ * kappa_) / (k + 1.);
-    const V above = (0.5 * xPx * per_tau + qx) * per_tau, below = (-0.5 * xPx * per_tau - by) * per_tau;
+    const V product = rounded(tau_ * kappa_), curvature = rounded(xPx * per_tau);
+    const V mu = (dot(s_ + zero_, y_ + zero_, k) + product) / (k + 1.);
+    const V above = rounded((0.5 * curvature + qx) * per_tau), below = rounded((-0.5 * curvature - by) * per_tau);
     const V unit_primal = larger(all(1), larger(size_b_, larger(size_Ax, size_s) * per_tau));
     const V unit_dual = larger(all(1), larger(size_q_, larger(size_Px, size_Ay) * per_tau));
     const V unit_gap = larger(all(1), smaller(magnitude(above), magnitude(below)));
@@ -68,7 +69,7 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
     idle = select(merit < 0.9 * merit_, all(0), idle + 1.);
     merit_ = select(running & (merit < merit_), merit, merit_);
     reached |= arrived, infeasible_ |= no_point, unbounded_ |= no_bound;
-    running &= ~(arrived | no_point | no_bound) & (merit < 1e300) & ~((idle >= 12.) & (merit_ < 1e-6));
+    running &= ~(arrived | no_point | no_bound) & (merit < 1e300) & ~Mask((idle >= 12.) & (merit_ < 1e-6));
     running &= iterations_ < double(max_iterations);
     if (!any(running)) break;
     iterations_ = select(running, iterations_ + 1., iterations_);
@@ -81,12 +82,12 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
     for (int i = 0; i < m_; i++) right_y_[i] = (i < zero_ ? all(0) : s_[i]) - ry[i];
     K.solve<2>({minus_q_, right_x_}, {b, right_y_}, {x1_, x2_}, {y1_, y2_});
     if (any(running & refining_)) improve(minus_q_, b, x1_, y1_);
-    const V slope = dot(q, x1_, n_) + dot(b, y1_, m_) + 2. * per_tau * dot(Px_, x1_, n_) - xPx * per_tau * per_tau - kappa_ * per_tau;
-    const V rt = qx + by + kappa_ + xPx * per_tau;
+    const V slope = dot(q, x1_, n_) + dot(b, y1_, m_) + 2. * per_tau * dot(Px_, x1_, n_) - curvature * per_tau - kappa_ * per_tau;
+    const V rt = qx + by + kappa_ + curvature;
     auto tau_step = [&](V eta, V dk) {
-      return (-eta * rt + dk * per_tau - dot(q, x2_, n_) - dot(b, y2_, m_) - 2. * per_tau * dot(Px_, x2_, n_)) / slope;
+      return (rounded(-eta * rt) + dk * per_tau - dot(q, x2_, n_) - dot(b, y2_, m_) - 2. * per_tau * dot(Px_, x2_, n_)) / slope;
     };
-    V dtau = tau_step(all(1), kappa_ * tau_), dkappa = -(kappa_ * tau_ + kappa_ * dtau) * per_tau, length = all(1);
+    V dtau = tau_step(all(1), product), dkappa = -kappa_ * (tau_ + dtau) * per_tau, length = all(1);
     auto shorten = [&](V value, V change) { length = smaller(length, select(change < 0., -value / change, length)); };
     shorten(tau_, dtau), shorten(kappa_, dkappa);
     for (int i = zero_; i < m_; i++) {
@@ -94,12 +95,12 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
       products_[i] = ds * dy;
       shorten(y_[i], dy), shorten(s_[i], ds);
     }
-    const V sigma = (1. - length) * (1. - length) * (1. - length), eta = 1. - sigma;
-    const V dk = kappa_ * tau_ + dtau * dkappa - sigma * mu;
+    const V sigma = rounded((1. - length) * (1. - length) * (1. - length)), eta = 1. - sigma;
+    const V target = rounded(sigma * mu), dk = product + rounded(dtau * dkappa) - target;
     for (int j = 0; j < n_; j++) right_x_[j] = -eta * rx[j];
     for (int i = 0; i < zero_; i++) right_y_[i] = -eta * ry[i];
     for (int i = zero_; i < m_; i++) {
-      ds_[i] = (s_[i] * y_[i] + products_[i] - sigma * mu) / y_[i];
+      ds_[i] = (s_[i] * y_[i] + products_[i] - target) / y_[i];
       right_y_[i] = ds_[i] - eta * ry[i];
     }
     K.solve(right_x_, right_y_, x2_, y2_);
@@ -118,7 +119,8 @@ inline Mask Group::interior_point(double tolerance, int max_iterations) {
       y_[i] = select(running, y_[i] + length * dy_[i], y_[i]);
       s_[i] = select(running, s_[i] + length * ds_[i], s_[i]);
     }
-    tau_ = select(running, tau_ + length * dtau, tau_), kappa_ = select(running, kappa_ + length * dkappa, kappa_);
+    tau_ = select(running, tau_ + rounded(length * dtau), tau_);
+    kappa_ = select(running, kappa_ + rounded(length * dkappa), kappa_);
     const V size = larger(tau_, kappa_ / K.gauge);
     const Mask far = running & ((size > 1e4) | (size < 1e-4));
     if (any(far)) {

@@ -1,6 +1,6 @@
 // Numerical factorization K = L S L' on the panels of a plan, and triangular solves.
 //
-// Tiles of TILE x 4 entries (16 registers of accumulators) are the unit of work. A front is factorized left-looking, panel
+// Tiles of TILE x COLUMNS entries (16 registers of accumulators, 8 with one lane) are the unit of work. A front is factorized left-looking, panel
 // after panel, in blocks of BLOCK rows, and updates its ancestors once, from all of its panels: large fronts then read
 // their own entries once for each panel, instead of writing all that remains.
 #pragma once
@@ -21,9 +21,22 @@ INLINE void gather(V* out, const V* y, int width, int count, const double* sign)
     for (int b = 0; b < MJ; b++) out[k * MJ + b] = y[b * width + k] * sign[k];
 }
 
-// c -= X Y' for MI rows of a panel, columns [0, count), and MJ gathered ones.
+// c -= X Y' for MI rows of a panel, columns [0, count), and MJ gathered ones. With one lane the registers hold the MJ columns.
 template <int MI, int MJ>
 INLINE void accumulate(V (&c)[MI][MJ], const V* x, int width, const V* y, int count) {
+#if LANES == 1
+  if constexpr (MJ == 4 || MJ == 8) {
+    typedef double Wide __attribute__((vector_size(MJ * 8), aligned(8), may_alias));
+    Wide sum[MI];
+    UNROLL for (int a = 0; a < MI; a++) sum[a] = *reinterpret_cast<const Wide*>(c[a]);
+    for (int k = 0; k < count; k++, x++, y += MJ) {
+      const Wide yk = *reinterpret_cast<const Wide*>(y);
+      UNROLL for (int a = 0; a < MI; a++) sum[a] -= reinterpret_cast<const double*>(x)[a * width] * yk;
+    }
+    UNROLL for (int a = 0; a < MI; a++) *reinterpret_cast<Wide*>(c[a]) = sum[a];
+    return;
+  }
+#endif
   for (int k = 0; k < count; k++, x++, y += MJ) {
     V yk[MJ];
     for (int b = 0; b < MJ; b++) yk[b] = y[b];
@@ -45,7 +58,12 @@ void tile(V* const* to, const int* column, const V* x, int width, const V* y) {
     UNROLL for (int b = 0; b < MJ; b++) to[a][column[b]] = c[a][b];
 }
 
-constexpr int TILE = 4, BLOCK = 64;
+#if LANES == 1 && defined(__AVX512F__)
+constexpr int COLUMNS = 8;
+#else
+constexpr int COLUMNS = 4;
+#endif
+constexpr int TILE = LANES == 1 ? 8 : 4, BLOCK = 64;
 
 class Factorization {
  public:
@@ -140,7 +158,7 @@ class Factorization {
       for (int b = 0; b <= a; b++) X[(j + a) * w + j + b] = c[a][b];
     }
     int i = j + MJ;
-    for (; i + 4 <= rows; i += 4) below<4, MJ>(X, w, sign + j, i, j, y, c, inv);
+    for (; i + TILE <= rows; i += TILE) below<TILE, MJ>(X, w, sign + j, i, j, y, c, inv);
     for (; i < rows; i++) below<1, MJ>(X, w, sign + j, i, j, y, c, inv);
   }
 
@@ -168,7 +186,8 @@ class Factorization {
   template <class Row, class Column>
   INLINE void block(const Panel& source, const V* from, int j0, int j1, int i0, int i1, Row row, Column column) {
     int j = j0;
-    for (; j + 4 <= j1; j += 4) strip<4>(source, from, j, i0, i1, row, column);
+    for (; j + COLUMNS <= j1; j += COLUMNS) strip<COLUMNS>(source, from, j, i0, i1, row, column);
+    if (j1 - j >= 4) strip<4>(source, from, j, i0, i1, row, column), j += 4;
     if (j1 - j == 3) strip<3>(source, from, j, i0, i1, row, column);
     if (j1 - j == 2) strip<2>(source, from, j, i0, i1, row, column);
     if (j1 - j == 1) strip<1>(source, from, j, i0, i1, row, column);

@@ -1,6 +1,8 @@
 // LANES problems side by side: entry k of lane l is entry k of problem l. Everything here is the vector extension of GCC
 // and Clang, so that one source serves every instruction set; LANES should be what one register holds.
 //
+// LANES may be 1: a problem alone.
+//
 // No lane ever looks at another: all decisions are masks, and `any` only skips work whose result would be masked out. So
 // the answer to a problem does not depend on its neighbours.
 #pragma once
@@ -8,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -18,15 +21,46 @@
 namespace cvxlayers {
 namespace {  // each build of the engine has its own
 
-typedef double V __attribute__((vector_size(LANES * 8)));
-typedef long long Mask __attribute__((vector_size(LANES * 8)));
 #define INLINE inline __attribute__((always_inline))
 
-INLINE V all(double x) { return x - V{}; }
+#if LANES == 1
+
+// A number and a truth value with the interface of the vectors: registers are left for rows and columns (see kernels.h).
+typedef double V;
+class Mask {
+ public:
+  Mask() = default;
+  Mask(bool yes) : yes_(yes) {}
+  bool operator[](int) const { return yes_; }
+  Mask operator~() const { return !yes_; }
+  Mask& operator&=(Mask other) { return yes_ &= other.yes_, *this; }
+  Mask& operator|=(Mask other) { return yes_ |= other.yes_, *this; }
+  friend Mask operator&(Mask a, Mask b) { return a &= b; }
+  friend Mask operator|(Mask a, Mask b) { return a |= b; }
+
+ private:
+  bool yes_ = false;
+};
+
+INLINE V select(Mask m, V a, V b) { return m[0] ? a : b; }
+INLINE double at(V a, int) { return a; }
+INLINE V magnitude(V a) { return __builtin_fabs(a); }
+INLINE V root(V a) { return __builtin_sqrt(a); }
+INLINE V power_of_two(V a) {  // rounds down
+  long long bits;
+  std::memcpy(&bits, &a, sizeof a);
+  bits &= 0x7ff0000000000000LL;
+  std::memcpy(&a, &bits, sizeof a);
+  return a;
+}
+
+#else
+
+typedef double V __attribute__((vector_size(LANES * 8)));
+typedef long long Mask __attribute__((vector_size(LANES * 8)));
+
 INLINE V select(Mask m, V a, V b) { return m ? a : b; }
-INLINE V larger(V a, V b) { return a > b ? a : b; }   // b where a is NaN
-INLINE V smaller(V a, V b) { return a < b ? a : b; }
-INLINE V worse(V a, V b) { return (a > b) | (a != a) ? a : b; }  // NaN where either is: for residuals
+INLINE double at(const V& a, int l) { return a[l]; }
 INLINE V magnitude(V a) { return (V)((Mask)a & 0x7fffffffffffffffLL); }
 INLINE V power_of_two(V a) { return (V)((Mask)a & 0x7ff0000000000000LL); }  // rounds down
 INLINE V root(V a) {
@@ -34,10 +68,29 @@ INLINE V root(V a) {
   for (int l = 0; l < LANES; l++) r[l] = __builtin_sqrt(a[l]);
   return r;
 }
+
+#endif
+
+INLINE V all(double x) { return x - V{}; }
+
+// A product that is not fused with the sum around it. Of two products in one sum compilers fuse one or the other; which one
+// must not depend on LANES.
+INLINE V rounded(V a) {
+#if defined(__x86_64__)
+  asm("" : "+x"(a));
+#elif defined(__aarch64__)
+  asm("" : "+w"(a));
+#endif
+  return a;
+}
+
+INLINE V larger(V a, V b) { return a > b ? a : b; }   // b where a is NaN
+INLINE V smaller(V a, V b) { return a < b ? a : b; }
+INLINE V worse(V a, V b) { return (a > b) | (a != a) ? a : b; }  // NaN where either is: for residuals
 INLINE bool any(Mask m) {
-  long long bits = 0;
-  for (int l = 0; l < LANES; l++) bits |= m[l];
-  return bits != 0;
+  bool found = false;
+  for (int l = 0; l < LANES; l++) found |= m[l] != 0;
+  return found;
 }
 INLINE Mask none() { return Mask{}; }
 
