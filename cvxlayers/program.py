@@ -224,6 +224,12 @@ class Structure:
         except native.EngineError:
             return None
 
+    @cached_property
+    def longest(self) -> int:
+        """How many terms the longest of the equations Px + q + A'y = 0 and Ax + s = b has."""
+        columns = np.bincount(self.P.rows, minlength=self.n) + np.bincount(self.A.cols, minlength=self.n)
+        return int(max(columns.max(initial=0), np.diff(self.A.indptr).max(initial=0)))
+
     def __getstate__(self):
         return {k: v for k, v in vars(self).items() if not k.endswith("engine")}  # another process makes its own
 

@@ -20,7 +20,7 @@ from .linsolve import ItemFactors, System, apply_dense, dense_inverse, keeps_inv
 from .program import ConeData, Structure
 from .threads import blas_for
 
-TARGET = 1e-14  # Newton stops here
+_TARGET = 1e-14  # Newton stops here, or at the rounding of long sums
 _EXACT = 1e-13  # no more than rounding
 _NOTHING = 1e-18  # entries of v below it are what Newton's method leaves of a zero
 _SMALLEST = 1e-4  # x and y with smaller entries are as if they had such ones
@@ -32,6 +32,11 @@ _PATIENCE = 8  # above it, that many, and never more after a step to infinity
 def tolerance(structure: Structure) -> float:
     """The residual up to which a solution is accepted: 1e-9, or 1e-8 where exp, power or PSD cones limit the arithmetic."""
     return 1e-8 if structure.cones.kinds & {"psd", "exp", "power"} else 1e-9
+
+
+def target(structure: Structure) -> float:
+    """The residual at which Newton stops: what rounding leaves of the longest equation."""
+    return min(max(_TARGET, np.finfo(np.float64).eps * structure.longest), _EXACT / 2)
 
 
 def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray:
@@ -157,7 +162,7 @@ class _Newton:
 
     def __init__(self, structure, data, x, v, patience):
         B, N = x.shape[0], structure.n + structure.m
-        self.structure, self.data = structure, data
+        self.structure, self.data, self.target = structure, data, target(structure)
         self.x, self.v, self.r = x, v, residual(structure, data, x, v)
         self.best = Point(x.copy(), v.copy(), self.r.y.copy(), self.r.size.copy())
         self.patience, self.failures, self.steps = patience, np.zeros(B, np.int64), np.zeros(B, np.int64)
@@ -169,7 +174,7 @@ class _Newton:
         """Items that are not at the target yet and still promise something."""
         size = self.best.size
         patience = np.where(size > _ROUNDING, self.patience, 1)
-        return np.flatnonzero(np.isfinite(size) & (size > TARGET) & (self.failures < patience))
+        return np.flatnonzero(np.isfinite(size) & (size > self.target) & (self.failures < patience))
 
     def step(self, items):
         """One Newton step of the given items."""
