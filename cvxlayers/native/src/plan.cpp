@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -24,7 +25,7 @@ class Builder {
     condense();
     if (plan_.nodes > MAX_NODES) return nullptr;
     classify();
-    order();
+    if (!order()) return nullptr;
     draft_fronts();
     group_leaves();
     amalgamate();
@@ -96,7 +97,8 @@ class Builder {
 
   // Exact minimum degree on a graph of bits. An equality row has the pivot -d until one of its variables (or a condensed
   // one) is eliminated: it is not eligible before, and neither are varying nodes where they come last.
-  void order() {
+  // False where the factor would be too large.
+  bool order() {
     const Pattern& p = plan_.pattern;
     const int N = plan_.nodes, words = (N + 63) / 64;
     std::vector<std::uint64_t> graph(std::size_t(N) * words, 0);
@@ -115,32 +117,35 @@ class Builder {
       return count;
     };
     std::vector<long> degrees(N);
-    std::vector<char> eligible(N, 1), eliminated(N, 0);
+    std::vector<char> eligible(N, 1);
     for (int v = 0; v < N; v++) degrees[v] = degree(v), eligible[v] = !equality_[v] || has_condensed_[v];
     later_.resize(N);
-    for (int step = 0; step < N; step++) {
-      int best = -1;
-      long best_cost = 0;
-      for (int v = 0; v < N; v++) {
-        if (eliminated[v]) continue;
-        long cost = degrees[v] + (eligible[v] ? 0 : 1000000L) + (varying_last_ && plan_.varies[v] ? 10000000L : 0);
-        cost = 4 * cost + (sign_[v] > 0 ? 1 : equality_[v] ? 2 : 0);  // ties: inequality rows first
-        if (best < 0 || cost < best_cost) best = v, best_cost = cost;
-      }
+    auto cost = [&](int v) {
+      long c = degrees[v] + (eligible[v] ? 0 : 1000000L) + (varying_last_ && plan_.varies[v] ? 10000000L : 0);
+      return 4 * c + (sign_[v] > 0 ? 1 : equality_[v] ? 2 : 0);  // ties: inequality rows first
+    };
+    std::set<std::pair<long, int>> queue;
+    for (int v = 0; v < N; v++) queue.emplace(cost(v), v);
+    std::size_t values = 0;
+    while (!queue.empty()) {
+      const int best = queue.begin()->second;
+      queue.erase(queue.begin());
+      values += std::size_t(degrees[best]) + 1;
+      if (values > MAX_VALUES) return false;
       const std::uint64_t* mine = neighbours(best);
       for (int w = 0; w < words; w++)
         for (std::uint64_t bits = mine[w]; bits; bits &= bits - 1) later_[best].push_back(64 * w + __builtin_ctzll(bits));
       for (int u : later_[best]) {
+        queue.erase({cost(u), u});
         for (int w = 0; w < words; w++) neighbours(u)[w] |= mine[w];
         clear(u, u), clear(u, best);
-      }
-      for (int u : later_[best]) {
         degrees[u] = degree(u);
         if (sign_[best] > 0 || !equality_[best]) eligible[u] = 1;
+        queue.emplace(cost(u), u);
       }
-      eliminated[best] = 1;
       order_.push_back(best);
     }
+    return true;
   }
 
   void draft_fronts() {

@@ -83,7 +83,7 @@ struct Plan {
 std::unique_ptr<Plan> make_plan(const Pattern& pattern);
 
 constexpr int MAX_SIZE = 1 << 20, MAX_ENTRIES = 1 << 22;  // of n + m, and of P and A: what a workspace has vectors of
-constexpr int MAX_NODES = 4096;                   // the ordering keeps the graph as bits
+constexpr int MAX_NODES = 1 << 14;                // the ordering keeps the graph as bits: 32 MB
 constexpr std::size_t MAX_VALUES = std::size_t(1) << 21;  // of the factor, per problem: 128 MB for eight
 constexpr int CHUNK = 32;                         // columns of a panel
 
