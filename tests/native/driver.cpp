@@ -49,6 +49,10 @@ void cvxlayers_map(int threads, std::ptrdiff_t batch, std::ptrdiff_t entries, co
 void cvxlayers_largest(int threads, std::ptrdiff_t batch, std::ptrdiff_t rows, std::ptrdiff_t width, const std::int64_t* indptr,
                        const std::int64_t* columns, const double* values, std::ptrdiff_t values_stride, double* by_row,
                        double* by_column);
+void cvxlayers_turn(int threads, std::ptrdiff_t batch, int kind, std::ptrdiff_t count, std::ptrdiff_t dim, std::ptrdiff_t width,
+                    const std::int64_t* gather, const std::uint8_t* kept, double noise, double row_noise, const double* A,
+                    std::ptrdiff_t A_stride, const double* turn, std::ptrdiff_t turn_stride, const double* root,
+                    std::ptrdiff_t root_stride, double* out, std::ptrdiff_t out_stride);
 }
 
 namespace {
@@ -225,6 +229,30 @@ void products(const Pattern& p) {
   for (std::ptrdiff_t k = 0; k < B * size; k++) CHECK(std::fabs(outer[k] + A[k] - mapped[k]) <= 1e-14);
 }
 
+// Cones in their own coordinates: U = I turned by both kinds, whose first is exact and whose second is orthogonal.
+void turns(std::ptrdiff_t count, std::ptrdiff_t dim, std::ptrdiff_t width) {
+  const std::ptrdiff_t B = 5, size = count * dim * width;
+  std::vector<double> A(B * size), root(B * count * dim, 1.0), U(B * count * dim * dim), h(B * count * dim), out(B * size);
+  std::vector<std::int64_t> gather(size);
+  const std::vector<std::uint8_t> kept(size, 1);
+  for (std::ptrdiff_t k = 0; k < size; k++) gather[k] = k;
+  for (double& a : A) a = uniform();
+  for (std::ptrdiff_t k = 0; k < B * count; k++) {
+    for (std::ptrdiff_t i = 0; i < dim; i++) U[(k * dim + i) * dim + i] = 1;
+    h[k * dim] = h[k * dim + 1] = 1;  // the sign, and h = e1
+  }
+  for (int kind = 0; kind < 2; kind++) {
+    const std::vector<double>& turn = kind ? h : U;
+    const std::ptrdiff_t stride = std::ptrdiff_t(turn.size()) / B;
+    cvxlayers_turn(2, B, kind, count, dim, width, gather.data(), kept.data(), 0, 0, A.data(), size, turn.data(), stride, root.data(),
+                   count * dim, out.data(), size);
+    double before = 0, after = 0;
+    for (std::ptrdiff_t k = 0; k < B * size; k++) before += A[k] * A[k], after += out[k] * out[k];
+    CHECK(std::fabs(before - after) <= 1e-12 * before);
+    for (std::ptrdiff_t k = 0; kind == 0 && k < B * size; k++) CHECK(out[k] == A[k]);
+  }
+}
+
 // One entry of a good pattern becomes a bad one.
 void malformed(const Pattern& good) {
   const std::int32_t bad[] = {-1, INT32_MIN, INT32_MAX, good.n, good.n + 1};
@@ -318,6 +346,7 @@ int main() {
     work();
     _exit(0);
   }
+  turns(1, 7, 5), turns(4, 3, 2), turns(2, 2, 1), turns(1, 3, 0);
   cvxlayers_free(handle), cvxlayers_free(nullptr);
   std::printf("%s: %ld problems, %ld solved, %ld failures\n", text, problems, solved, failures);
   return failures != 0;
