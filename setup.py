@@ -9,7 +9,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytest-xdist", "scikit-learn", "scs", "tqdm"]
+TEST = ["diffcp", "ecos", "hypothesis", "matplotlib", "mpmath", "pytest", "pytest-xdist", "ray", "scikit-learn", "scs", "tqdm"]
 
 SOURCES = Path("cvxlayers/native/src")
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-wrapv", "-fvisibility=hidden"]

@@ -1,5 +1,6 @@
 """The examples run."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -39,3 +40,12 @@ def test_swap_frameworks(tmp_path):
     assert len({loss for _, loss in losses}) == 1  # to twelve digits
     assert float(losses[0][1]) < 0.9
     assert figure.stat().st_size > 10_000
+
+
+def test_distributed():
+    command = [sys.executable, EXAMPLES / "distributed.py", "--items", "60", "--steps", "5"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    out = run.stdout  # the exit status says whether they agree
+    assert "2 workers" in out
+    if importlib.util.find_spec("ray"):
+        assert "to the last bit: True" in out
