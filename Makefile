@@ -1,9 +1,12 @@
 # make demo    train a small model with a CVXPY layer inside, on real data; writes examples/figures/quickstart.png
 # make test    the tests
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
+# make distributed    the same batch on several workers, by torch.distributed and Ray, to the same numbers
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
-# make bench-native    the native engine and the layer against their peers, which `make peers` installs into .venv-peers
+# make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
+# make bench-native    the native engine against its peers
+# make bench-scaling   times against batch, size and threads; make bench-quick: ratios against raw solver calls, under a minute
 # make sanitize    the native engine, all builds, under AddressSanitizer and UndefinedBehaviorSanitizer; a minute or two
 # All others set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
@@ -14,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
 
-.PHONY: demo swap gradients test fuzz soak sanitize lint types bench bench-native peers clean
+.PHONY: demo swap gradients distributed test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -22,6 +25,9 @@ demo: $(VENV)/.demo
 
 swap: $(VENV)/.test
 	$(BIN)/python examples/swap_frameworks.py
+
+distributed: $(VENV)/.test
+	$(BIN)/python examples/distributed.py
 
 gradients: $(VENV)/.demo
 	$(BIN)/python examples/degenerate_gradients.py
@@ -57,7 +63,16 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/frameworks.py
 	$(BIN)/python benchmarks/warm_start.py
 
+bench-quick: $(VENV)/.test
+	$(BIN)/python benchmarks/quick.py $(ARGS)
+
+bench-scaling: $(VENV)/.test
+	$(BIN)/python benchmarks/scaling.py $(ARGS)
+
 peers: $(PEERS)/.peers
+
+bench-layers: $(PEERS)/.peers
+	$(PEERS)/bin/python benchmarks/layers.py $(ARGS)
 
 bench-native: $(PEERS)/.peers
 	$(PEERS)/bin/python benchmarks/native.py $(ARGS)
@@ -82,4 +97,5 @@ $(VENV)/.test: $(VENV)/.venv $(SETUP)
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e '.[torch]'
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers-old.txt
 	touch $@

@@ -2,7 +2,8 @@
 
     minimize 1/2 x'Px + q'x   subject to  Ax + s = b,  s = 0 in the first rows,  s >= 0 in the others
 
-Each engine is a function (structure, data) -> list of `Entry`, or None if its package is not installed. Data in the format of
+Each engine is a function (structure, data) -> list of `Entry`, or None if its package is not installed; an entry's forward
+gives (x, y) of the first items at least, its backward gq (B, n). Data in the format of
 the engine are made here, before anything is timed. Blocks that are the same for the whole batch are handed over once where
 the engine can do that. Tolerances are the packages' own: 1e-8 (PIQP: absolute 1e-8, relative 1e-9).
 """
@@ -10,31 +11,16 @@ the engine can do that. Tolerances are the packages' own: 1e-8 (PIQP: absolute 1
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from cases import CORES, Entry
 
 from cvxlayers.program import ConeProgram, Status
 from cvxlayers.solvers.base import CscValues
 from cvxlayers.solvers.clarabel import Clarabel
 
 ITEMS = 16  # of a batch, for engines that take one problem at a time; their times are scaled up to the batch
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Entry(NamedTuple):
-    """One engine on one batch. forward() -> (x, y), of the first items at least; backward(gx) -> gq, (B, n) both, at the
-    solution of the forward before it, or None. scale: times are to be multiplied by it. note(): what else there is to say."""
-
-    name: str
-    threads: int
-    forward: Callable
-    backward: Callable | None = None
-    scale: float = 1.0
-    note: Callable[[], str] = str
 
 
 def ours(structure, data):

@@ -65,15 +65,20 @@ def box_qp(n=100):
     return problem, [L, p, l, u], [z], sample
 
 
+def sparse_rows(n):
+    """A (n/2, n) and G (n, n) of the sparse QP."""
+    rng = np.random.default_rng(0)
+    A = (sp.random(n // 2, n, 3 / n, rng=rng) + sp.eye(n // 2, n)).tocsr()
+    return A, (sp.random(n, n, 3 / n, rng=rng) + sp.eye(n)).tocsr()
+
+
 def sparse_qp(n=200):
     """min 1/2 |z|^2 + p'z, G z <= h, A z = b, fixed sparse A (n/2 rows) and G (n rows), four entries a row.
 
     As in Agrawal et al., Differentiable convex optimization layers (2019), with half as many equalities and with slack, so
     that the feasible set has an interior.
     """
-    rng = np.random.default_rng(0)
-    A = (sp.random(n // 2, n, 3 / n, rng=rng) + sp.eye(n // 2, n)).tocsr()
-    G = (sp.random(n, n, 3 / n, rng=rng) + sp.eye(n)).tocsr()
+    A, G = sparse_rows(n)
     p, b, h, z = cp.Parameter(n), cp.Parameter(n // 2), cp.Parameter(n), cp.Variable(n)
     problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(z) + p @ z), [G @ z <= h, A @ z == b])
 
