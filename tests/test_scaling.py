@@ -88,7 +88,7 @@ def test_one_row_with_large_numbers_does_not_excuse_the_others():
 def test_large_numbers_do_not_excuse_a_contradiction_of_1e_minus_5(solver, large, request):
     if solver == "diffcp" and large == 1e4:  # it runs all the same
         limit = "|x|^2 = 1e8 is a variable there, and 1e-12 of the largest entry of x is the documented limit of the test"
-        request.applymarker(pytest.mark.xfail(reason=limit, strict=False))
+        request.applymarker(pytest.mark.xfail(reason=limit, strict=True))
     x, b = cp.Variable(2), cp.Parameter(3)
     for rows in ([x[0] == b[0], x[1] == b[1], x[1] == b[2]], [x[0] >= b[0], x[1] <= b[1], x[1] >= b[2]]):
         layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), rows), [b], [x], solver=solver)
