@@ -12,6 +12,7 @@ known taste for goods in a budget set chooses what was observed:
 """
 
 import argparse
+import importlib.util
 import os
 import socket
 import sys
@@ -140,10 +141,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     good = with_torch(given.workers, given.items, given.steps) < 1e-9
-    try:
-        import ray  # noqa: F401
-    except ImportError:
-        print("Ray is not installed; pip install ray for the second part")
-    else:
+    if importlib.util.find_spec("ray"):
         good &= with_ray(given.workers, given.items)
+    else:
+        print("Ray is not installed; pip install ray for the second part")
     sys.exit(0 if good else "the results differ")
