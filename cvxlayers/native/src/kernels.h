@@ -1,8 +1,8 @@
 // Numerical factorization K = L S L' on the panels of a plan, and triangular solves.
 //
-// Tiles of TILE x COLUMNS entries (16 registers of accumulators, 8 with one lane) are the unit of work. A front is factorized left-looking, panel
-// after panel, in blocks of BLOCK rows, and updates its ancestors once, from all of its panels: large fronts then read
-// their own entries once for each panel, instead of writing all that remains.
+// Tiles of TILE x COLUMNS entries (16 registers of accumulators, 8 with one lane) are the unit of work. A front is
+// factorized left-looking, panel after panel, in blocks of BLOCK rows, and updates its ancestors once, from all of its
+// panels: large fronts then read their own entries once for each panel, instead of writing all that remains.
 #pragma once
 #include <algorithm>
 
