@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +65,7 @@ CASES = (
     Case("LML n=100, k=5", problems.lml, {}, (32,), False, "layer", {32: 100}),
     Case("nearest correlation 10x10", problems.nearest_correlation, {}, (16,), False, "layer", {16: 50}),
 )
+DOCS = Path(__file__).parents[1] / "docs"
 REPEAT, SHORT = 10, 2e-3  # calls, seconds
 
 
@@ -132,3 +136,26 @@ def parts(quick, only):
     for k, case in enumerate(CASES):
         if only in case.name and (case.quick or not quick):
             yield from ((k, B) for B in (case.batches[:1] if quick else case.batches))
+
+
+def parser(doc):
+    """The options that the runners share; `limits` completes what has been parsed."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="a few problems, one batch size each")
+    found.add_argument("--only", default="", help="problems whose name contains this")
+    found.add_argument("--rounds", type=int, help="at most so many calls of each (default 20, quick 4)")
+    found.add_argument("--seconds", type=float, help="at most so much time for each (default 3, quick 0.3)")
+    found.add_argument("--part", nargs=2, type=int, help=argparse.SUPPRESS)
+    return found
+
+
+def limits(options):
+    """(rounds, seconds)."""
+    return options.rounds or (4 if options.quick else 20), options.seconds or (0.3 if options.quick else 3.0)
+
+
+def write_section(name, text):
+    """Put the processor, the versions and a text into docs/benchmarks.md, between the markers of a section."""
+    page = DOCS / "benchmarks.md"
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
+    page.write_text(marked.sub(lambda m: f"{m[1]}{machine()}.\n\n{text}\n{m[2]}", page.read_text()))

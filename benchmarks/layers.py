@@ -12,24 +12,19 @@ Peers are the plug-ins of `peers.py`; those that are not installed are skipped, 
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-from cases import CASES, CORES, Entry, difference, in_turn, installed, machine, parts
+from cases import CASES, CORES, DOCS, Entry, difference, in_turn, installed, limits, machine, parser, parts, write_section
 from peers import PEERS, torch_calls
 
 from cvxlayers.torch import CvxpyLayer
 
-DOCS = Path(__file__).parents[1] / "docs"
 OURS, EXACT = "cvxlayers", 1e-6
-COMMAND = "make bench-layers"
 
 
 def measured(case, B, rounds, seconds):
@@ -152,22 +147,13 @@ def figure(rows, path):
     fig.savefig(path, dpi=130)
 
 
-def write_docs(rows):
-    """Put table and figure into docs/benchmarks.md, between its markers."""
-    (DOCS / "figures").mkdir(exist_ok=True)
-    figure(rows, DOCS / "figures" / "layers.png")
-    page = DOCS / "benchmarks.md"
-    text = f"{machine()}.\n\n{table(rows)}\n"
-    page.write_text(re.sub(r"(<!-- layers -->\n).*?(<!-- end -->)", lambda m: m[1] + text + m[2], page.read_text(), flags=re.S))
-
-
 def main(options):
     """Measure all parts, each in a process of its own: thread pools disturb each other, and a crash is a line."""
     print(machine(), flush=True)
-    limits = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
+    flags = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
     rows = []
     for k, B in parts(options.quick, options.only):
-        command = [sys.executable, __file__, *limits, "--part", str(k), str(B)]
+        command = [sys.executable, __file__, *flags, "--part", str(k), str(B)]
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         records = [json.loads(line[1:]) for line in run.stdout.splitlines() if line.startswith("\t")]
         if run.returncode:
@@ -177,7 +163,8 @@ def main(options):
             print(f"{CASES[k].name}, B = {B}: {r['name']}: {r.get('reason') or _cell(r, None)}", flush=True)
     print("\n" + table(rows))
     if options.docs:
-        write_docs(rows)
+        figure(rows, DOCS / "figures" / "layers.png")
+        write_section("layers", table(rows))
 
 
 def part(k, B, rounds, seconds):
@@ -188,15 +175,10 @@ def part(k, B, rounds, seconds):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few problems, one batch size each")
-    parser.add_argument("--only", default="", help="problems whose name contains this")
-    parser.add_argument("--docs", action="store_true", help="write the table and the figure into docs/")
-    parser.add_argument("--rounds", type=int, help="at most so many calls of each (default 20, quick 4)")
-    parser.add_argument("--seconds", type=float, help="at most so much time for each (default 3, quick 0.3)")
-    parser.add_argument("--part", nargs=2, type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.rounds, given.seconds = given.rounds or (4 if given.quick else 20), given.seconds or (0.3 if given.quick else 3.0)
+    options = parser(__doc__)
+    options.add_argument("--docs", action="store_true", help="write the table and the figure into docs/")
+    given = options.parse_args()
+    given.rounds, given.seconds = limits(given)
     if given.part:
         part(*given.part, given.rounds, given.seconds)
     else:

@@ -12,14 +12,13 @@ installed are skipped; `make bench-native` installs them. Run: python benchmarks
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import warnings
 
 import engines
 import numpy as np
-from cases import CASES, difference, in_turn, machine, parts, times
+from cases import CASES, difference, in_turn, limits, machine, parser, parts, times
 
 from cvxlayers.layer import ConeLayer
 
@@ -59,9 +58,9 @@ def _total(forward, backward, entry):
 def main(options):
     """Print the table. Each part has a process of its own: thread pools disturb each other, and a crash is a line."""
     print(f"{machine()}\n\n{HEAD}\n|---|---|---|---|---|---|---|---|---|", flush=True)
-    limits = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
+    flags = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
     for k, B in parts(options.quick, options.only):
-        code = subprocess.run([sys.executable, __file__, *limits, "--part", str(k), str(B)]).returncode
+        code = subprocess.run([sys.executable, __file__, *flags, "--part", str(k), str(B)]).returncode
         if code:
             print(f"| {CASES[k].name} | {B} | the process ended with code {code} | - | - | - | - | - | - |", flush=True)
 
@@ -75,16 +74,10 @@ def part(k, B, rounds, seconds):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="six problems, one batch size each, under a minute")
-    parser.add_argument("--only", default="", help="problems whose name contains this")
-    parser.add_argument("--rounds", type=int, help="at most so many calls of each (default 20, quick 4)")
-    parser.add_argument("--seconds", type=float, help="at most so much time for each (default 3, quick 0.3)")
-    parser.add_argument("--part", nargs=2, type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.rounds, given.seconds = given.rounds or (4 if given.quick else 20), given.seconds or (0.3 if given.quick else 3.0)
+    options = parser(__doc__)
+    given = options.parse_args()
+    given.rounds, given.seconds = limits(given)
     if given.part:
-        position, batch = given.part
-        part(position, batch, given.rounds, given.seconds)
+        part(*given.part, given.rounds, given.seconds)
     else:
         main(given)

@@ -74,7 +74,11 @@ def qpth(case, leaves):
     """qpth's QPFunction (OptNet)."""
     from qpth.qp import QPFunction
 
-    yield from _torch_qp(case, leaves, "qpth", lambda Q, p, G, h, A, b: QPFunction(verbose=-1)(Q, p, G, h, A, b))
+    def solve(Q, p, G, h, A, b):
+        none = torch.empty(0, dtype=p.dtype)
+        return QPFunction(verbose=-1)(Q, p, G, h, none if A is None else A, none if b is None else b)
+
+    yield from _torch_qp(case, leaves, "qpth", solve)
 
 
 def proxsuite(case, leaves):
@@ -82,6 +86,7 @@ def proxsuite(case, leaves):
     from proxsuite.torch.qplayer import QPFunction
 
     def solve(Q, p, G, h, A, b):
+        A, b = (p.new_empty(len(p), 0, p.shape[1]), p.new_empty(len(p), 0)) if A is None else (A, b)
         return QPFunction()(Q, p, A, b, G, torch.full_like(h, -1e20), h)[0]
 
     yield from _torch_qp(case, leaves, "proxsuite QPLayer", solve)
@@ -132,12 +137,7 @@ def _torch_qp(case, leaves, name, solve):
         return
 
     def layer(*values):
-        Q, p, G, h, A, b = form(torch, *values)
-        none = torch.empty(0, dtype=p.dtype)
-        if name != "qpth" and A is None:
-            none = torch.empty(p.shape[0], 0, p.shape[1], dtype=p.dtype), torch.empty(p.shape[0], 0, dtype=p.dtype)
-            A, b = none
-        return [outputs(case.build.__name__, solve(Q, p, G, h, none if A is None else A, none if b is None else b))]
+        return [outputs(case.build.__name__, solve(*form(torch, *values)))]
 
     yield name, lambda: torch_calls(layer, leaves)
 

@@ -10,22 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
 import problems
 import torch
-from cases import CORES, machine
+from cases import CORES, DOCS, write_section
 
 from cvxlayers.torch import CvxpyLayer
 
-DOCS = Path(__file__).parents[1] / "docs"
 BATCHES, SIZES = (1, 4, 16, 64, 256, 1024, 4096), (10, 30, 100, 300, 1000, 3000, 10_000)
 
 
@@ -121,12 +118,8 @@ def main(options):
     text = table(rows)
     print(text)
     if options.docs:
-        (DOCS / "figures").mkdir(exist_ok=True)
         figure(rows, DOCS / "figures" / "scaling.png")
-        page, text = DOCS / "benchmarks.md", f"{machine()}.\n\n{text}"
-        page.write_text(
-            re.sub(r"(<!-- scaling -->\n).*?(<!-- end -->)", lambda m: m[1] + text + m[2], page.read_text(), flags=re.S)
-        )
+        write_section("scaling", text)
 
 
 def series(name):
