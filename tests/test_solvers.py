@@ -13,6 +13,7 @@ import pytest
 
 from cvxlayers.errors import MissingDependencyError, ProblemError
 from cvxlayers.program import ConeData, ConeDims, ConeProgram, Pattern, Status, Structure
+from cvxlayers.residual import accepted, refine
 from cvxlayers.solvers import SOLVERS, choose, ladder, solver_named
 from cvxlayers.solvers.epigraph import Epigraph
 from cvxlayers.threads import each_item
@@ -339,6 +340,23 @@ def test_ladder():
     assert [s.name for s in steps[: len(names)]] == names and len(steps) > len(names)
     with pytest.raises(ProblemError, match="no option"):
         ladder(program.structure, None, {"epsilon": 1e-4})
+
+
+@pytest.mark.parametrize("cones", ["soc", "psd", "exp", "power"])
+def test_newton_converges_from_rough_points(cones):
+    """Moreau stops at 1e-6 on curved cones: that is enough for random programs, so that no other solver is asked."""
+    if not SOLVERS["moreau"].installed():
+        pytest.skip("moreau is not installed")
+    dims = {"soc": ConeDims(2, 6, (4, 7)), "psd": ConeDims(1, 3, (), (3, 5)), "exp": ConeDims(2, 4, exp=6)}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        dimensions = dims.get(cones) or ConeDims(nonneg=4, power=(0.3, 0.5, 0.8))
+        program, _ = make_program(rng, dimensions, int(rng.integers(4, 30)), 8, quadratic=bool(seed % 2))
+        S, data = program
+        solver = SOLVERS["moreau"](S)
+        assert solver.settings["tol_feas"] == 1e-6
+        found = solver.solve(program)
+        assert accepted(S, data, refine(S, data, found.x, found.y - found.s)).all()
 
 
 def test_singular_quadratic_is_caught_by_the_tighter_moreau():
