@@ -94,7 +94,10 @@ def call_on_host(diffmap, kind, args, want):
     results_shapes, saved_shapes = want
     if any(0 in shape[:-1] for shape in results_shapes):
         return [np.zeros(shape) for shape in results_shapes], [np.zeros(shape) for shape in saved_shapes]
-    results, saved = call(diffmap, kind, [np.asarray(a, np.float64) for a in args])
+    args = [np.asarray(a, np.float64) for a in args]
+    if kind == "forward":
+        diffmap.check(*args)
+    results, saved = call(diffmap, kind, args)
     return _full(results, results_shapes), _full(saved, saved_shapes)
 
 

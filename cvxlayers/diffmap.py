@@ -38,9 +38,16 @@ class DiffMap(ABC):
     out_sizes: tuple[int, ...]
     saved: tuple[Saved, ...]
     native = False  # whether it takes arrays of any namespace
+    loops = False  # whether a native map iterates until it has converged: for torch.compile it is one operation
     second_order = False  # whether it has jvp2 and vjp2
     typed: int | None = None  # how many of the inputs decide on the dtype; None: all
-    fresh = False  # whether derivatives that own their memory are held by nobody else, so that they need not be copied
+    fresh = False  # whether derivatives, and all results of a native map, are held by nobody else, so that none is copied
+
+    def check(self, *inputs):  # noqa: B027 - most maps have an answer for all inputs
+        """Raise SolverError, naming the items, for inputs of a native map without a solution.
+
+        It is called where the inputs have values. In compiled code the outputs of such items are NaN.
+        """
 
     @abstractmethod
     def forward(self, *inputs):

@@ -1,4 +1,4 @@
-"""JAX: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of JAX's transformations.
+"""`lift` turns any DiffMap into a function with all of JAX's transformations.
 
 The mechanism is one primitive with the parameters (handle, kind) and with the rules of every transformation. Its
 computation is plain NumPy when eager, so that exceptions arrive as they are, and a callback in compiled code; that of a
@@ -10,35 +10,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import float0
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from .batching import leading_dims
-from .calls import call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
-from .diffmap import DiffMap
-from .errors import MissingDependencyError, ShapeError
-from .handles import Handle
-from .interface import Interface, argument, check_complex, is_number
-
-try:
-    import jax
-    import jax.numpy as jnp
-    from jax.dtypes import float0
-    from jax.extend.core import Primitive
-    from jax.interpreters import ad, batching, mlir
-except ImportError as error:
-    raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
+from ..calls import call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
+from ..diffmap import DiffMap
+from ..handles import Handle
+from ..loops import LOOPS
 
 try:  # where among several devices a callback runs: JAX does not publish its rule
     from jax._src.callback import _callback_op_sharding as op_sharding
 except ImportError:
     op_sharding = None  # type: ignore[assignment]
 
-__all__ = ["CvxpyLayer", "lift"]
-
 _BITS = np.dtype(np.uint32)
 
 
-class _Handle(Handle):
+class JaxHandle(Handle):
     """Equal maps are one to the compiler: a copied or unpickled layer finds what was compiled for the original."""
 
     def __init__(self, diffmap):
@@ -46,7 +38,7 @@ class _Handle(Handle):
         self.names = tuple(p.name for p in getattr(diffmap, "parameters", ()))  # which stand in errors
 
     def __eq__(self, other):
-        return type(other) is _Handle and (self.key, self.names) == (other.key, other.names)
+        return type(other) is JaxHandle and (self.key, self.names) == (other.key, other.names)
 
     def __hash__(self):
         return hash(self.key)
@@ -99,7 +91,7 @@ def _use(diffmap, kind, args):
 class _OnHost(NamedTuple):
     """The computation in NumPy. What a host map has saved is bits, and with `bits` everything else of float64 is, too."""
 
-    handle: _Handle
+    handle: JaxHandle
     kind: str
     dtype: np.dtype
     want: tuple
@@ -118,28 +110,44 @@ def _bits(array):
     return np.ascontiguousarray(array, np.float64).view(_BITS)
 
 
-def _native(diffmap, kind, args, want):
-    results, saved = call(diffmap, kind, args)
+def _native(*args, handle, kind):
+    want = _results(handle.map, kind, args)
+    results, saved = call(handle.map, kind, _use(handle.map, kind, args))
     pairs = zip((*results, *saved), want, strict=True)
     return [jnp.broadcast_to(jnp.asarray(a, dtype), shape) for a, (shape, dtype) in pairs]
 
 
+_native_compiled = jax.jit(_native, static_argnames=("handle", "kind"))  # one by one its operations take far longer
+
+
+def _loop(step, state, most):
+    def body(carry):
+        return carry[0] + 1, tuple(step(*carry[1]))
+
+    return jax.lax.while_loop(lambda carry: (carry[0] < most) & jnp.any(carry[1][0]), body, (0, state))[1]
+
+
+LOOPS[jnp.__name__] = _loop
+
+
 @_host.def_impl
 def _eager(*args, handle, kind):
+    if handle.map.native:
+        if kind == "forward":
+            handle.map.check(*args)
+        return _native_compiled(*args, handle=handle, kind=kind)
     want = _results(handle.map, kind, args)
     use = _use(handle.map, kind, args)
-    if handle.map.native:
-        return _native(handle.map, kind, use, want)
     results = _OnHost(handle, kind, args[0].dtype, want)(*use)
     device = next((a.device for a in args if getattr(a, "committed", False) and len(a.devices()) == 1), None)
     return jax.device_put([np.array(r) for r in results], device)  # copied: an argument may be among the results
 
 
 def _compiled(*args, handle, kind):
+    if handle.map.native:
+        return _native(*args, handle=handle, kind=kind)
     want = _results(handle.map, kind, args)
     use, dtype = _use(handle.map, kind, args), args[0].dtype
-    if handle.map.native:
-        return _native(handle.map, kind, use, want)
     if dtype != np.float64:
         return _callback.bind(*use, function=_OnHost(handle, kind, dtype, want), results=want)
     # All of it crosses as bits: under `with jax.enable_x64(True)` a callback runs in a thread where x64 is off, and JAX
@@ -268,14 +276,14 @@ def _unbroadcast(g, shape):
     return jnp.sum(g, axes, keepdims=True) if axes else g
 
 
-def _evaluate(handle, arrays):
+def evaluate(handle, arrays):
     """Outputs for theta of common depth, in their common dtype."""
-    dtype = _common_dtype(arrays[: handle.map.typed])
+    dtype = common_dtype(arrays[: handle.map.typed])
     theta = [a if a.dtype == dtype and not a.weak_type else jax.lax.convert_element_type(a, dtype) for a in arrays]
     return tuple(_bind(handle, "forward", *theta)[: len(handle.map.out_sizes)])
 
 
-def _common_dtype(arrays):
+def common_dtype(arrays):
     strong = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.inexact) and not a.weak_type]
     dtype = jnp.result_type(*strong) if strong else jnp.result_type(float)
     dtype = jnp.finfo(dtype).dtype  # the real one of a complex one
@@ -288,98 +296,11 @@ def lift(diffmap: DiffMap):
     The function takes arrays (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
     batch's size, and returns a tuple of arrays (lead..., out_sizes[k]) in their dtype.
     """
-    handle = _Handle(diffmap)
+    handle = JaxHandle(diffmap)
 
     def function(*arrays):
         converted = [jnp.asarray(a) for a in arrays]
         check_inputs(diffmap, converted)
-        return _evaluate(handle, converted)
+        return evaluate(handle, converted)
 
     return function
-
-
-@jax.tree_util.register_static
-class CvxpyLayer(Interface):
-    """The solution of a parametrized CVXPY problem as a function of its parameters; hashable, static under jit.
-
-    Example:
-        >>> import cvxpy as cp, jax.numpy as jnp
-        >>> x, b = cp.Variable(2), cp.Parameter(2)
-        >>> layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
-        >>> layer(jnp.array([1.0, -1.0]))[0].round(6)
-        Array([1., 0.], dtype=float32)
-    """
-
-    _handle_type = _Handle
-
-    def __call__(self, *values, solver_args=None, on_error=None, return_info=False, warm_start=None):
-        """Solve for these parameter values.
-
-        values: one array for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
-        Returns a tuple, one array (batch..., *shape) for each variable, in the dtype of the values. solver_args, on_error:
-        options for this call. return_info: return (outputs, info), see `cvxlayers.Info`. warm_start: the info of another
-        call, from whose solution to start. Raises ShapeError, ProblemError for values that break a declared attribute,
-        SolverError for infeasible, unbounded or failed items, naming them; in compiled code all of them are a
-        `jax.errors.JaxRuntimeError` with the same text.
-        """
-        start = tuple(map(jax.lax.stop_gradient, self._start(warm_start))) if values else ()
-        handle = self._handle.variant(solver_args, on_error, bool(return_info or start), bool(start))
-        layer = handle.map
-        arrays = _as_arrays((*values, *start), layer.parameters)
-        leads = leading_dims([a.shape for a in arrays], layer.parameters)
-        theta = [_shaped(_real(a, p), (*lead, p.size)) for a, p, lead in zip(arrays, layer.parameters, leads, strict=True)]
-        results = _evaluate(handle, theta) if theta else [jnp.asarray(r, float) for r in layer.forward()[0]]
-        return self._returned([_output(r, o) for r, o in zip(results, layer.outputs, strict=True)], return_info, _cast)
-
-    def __eq__(self, other):
-        return type(other) is type(self) and self._handle == other._handle
-
-    def __hash__(self):
-        return hash(self._handle)
-
-
-def _as_arrays(values, parameters):
-    """Arrays; Python numbers in the dtype of the arrays beside them."""
-    arrays = [None if is_number(v) else _as_array(v, i, parameters) for i, v in enumerate(values)]
-    dtype = _common_dtype([a for a in arrays if a is not None])
-    return [_as_array(v, i, parameters, dtype) if a is None else a for i, (v, a) in enumerate(zip(values, arrays, strict=True))]
-
-
-def _as_array(value, position, parameters, dtype=None):
-    if isinstance(value, jax.Array):
-        kind = value.dtype
-        if (not jnp.issubdtype(kind, jnp.number) and kind != np.bool_) or (
-            jnp.issubdtype(kind, jnp.inexact) and kind.itemsize < 2
-        ):
-            raise ShapeError(
-                f"{argument(position, parameters)} is an array of dtype {kind}; expected numbers of at least 16 bits"
-            )
-        return value
-    try:
-        array = jnp.asarray(value)
-        return jnp.asarray(value, dtype) if dtype and jnp.issubdtype(array.dtype, jnp.floating) else array
-    except (TypeError, ValueError, OverflowError) as error:
-        found = type(value).__name__
-        raise ShapeError(f"{argument(position, parameters)} is a {found}; expected an array: {error}") from error
-
-
-def _real(value, info):
-    check_complex(info, jnp.iscomplexobj(value))
-    return jnp.stack([value.real, value.imag], -1) if info.complex else value
-
-
-def _shaped(array, shape):
-    return array if array.shape == shape else array.reshape(shape)  # eager autodiff pays for every operation
-
-
-def _cast(array, kind):
-    array = jax.lax.stop_gradient(array)
-    return array if kind is float else array.astype({int: jnp.int32, bool: jnp.bool_}[kind])
-
-
-def _output(result, info):
-    lead = result.shape[:-1]
-    if info.complex:
-        pairs = result.reshape(*lead, *info.shape, 2)
-        return jax.lax.complex(pairs[..., 0], pairs[..., 1])
-    return _shaped(result, (*lead, *info.shape))

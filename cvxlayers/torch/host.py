@@ -1,4 +1,4 @@
-"""PyTorch: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of torch's transformations.
+"""`lift` turns any DiffMap into a function with all of torch's transformations.
 
 The mechanism is one `autograd.Function`, `_Host`, with the rules of every transformation (backward, jvp, vmap). Its
 computation is an opaque custom op with a rule for fake tensors, so that torch.compile and torch.export can trace it;
@@ -12,9 +12,14 @@ import inspect
 import weakref
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .batching import leading_dims
-from .calls import (
+from ..calls import (
     call,
     call_on_host,
     check_inputs,
@@ -28,29 +33,16 @@ from .calls import (
     split,
     transposed,
 )
-from .diffmap import DiffMap
-from .errors import MissingDependencyError, ProblemError, ShapeError
-from .handles import Handle
-from .interface import Interface, argument, check_complex, check_mask, is_number
-from .memory import private
+from ..diffmap import DiffMap
+from ..errors import ProblemError
+from ..handles import Handle
+from ..memory import private
 
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch._C import _are_functorch_transforms_active
-    from torch._C._functorch import is_legacy_batchedtensor
-    from torch.autograd import forward_ad
-    from torch.utils._python_dispatch import _get_current_dispatch_mode
-except ImportError as error:
-    raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
-
-__all__ = ["CvxpyLayer", "lift"]
-
-_REGISTRY: dict[str, weakref.WeakSet[_Handle]] = {}
-_TRACED: dict[str, _Handle] = {}  # what a graph refers to stays
+_REGISTRY: dict[str, weakref.WeakSet[TorchHandle]] = {}
+TRACED: dict[str, TorchHandle] = {}  # what a graph refers to stays
 
 
-class _Handle(Handle):
+class TorchHandle(Handle):
     """A map that graphs find by its key."""
 
     def __init__(self, diffmap):
@@ -60,7 +52,7 @@ class _Handle(Handle):
         _REGISTRY.setdefault(self.key, weakref.WeakSet()).add(self)
 
 
-def _find(key):
+def find(key):
     """A handle for a key that stands in a graph."""
     handle = next(iter(_REGISTRY.get(key, ())), None)
     if handle is None:
@@ -90,12 +82,24 @@ def _run(diffmap, kind, args):
     use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
     like, want = args[0], _shapes(diffmap, kind, args)
     if diffmap.native:
-        results, saved = call(diffmap, kind, use)
-        own = [r.to(like.dtype).expand(shape).clone() for r, shape in zip(results, want[0], strict=True)]
-        return own + [a.expand(shape).clone() for a, shape in zip(saved, want[1], strict=True)]
+        return _run_natively(diffmap, kind, use, want, like)
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
     fresh = diffmap.fresh and kind != "forward"
     return [_tensor(a, fresh).to(like.device, like.dtype) for a in results] + [_tensor(a, True) for a in saved]
+
+
+def _run_natively(diffmap, kind, args, want, like):
+    if any(isinstance(size, int) and size == 0 for shape in want[0] for size in shape[:-1]):
+        return [like.new_zeros(shape) for shape in (*want[0], *want[1])]
+    if kind == "forward" and _plain(args):
+        diffmap.check(*args)
+    results, saved = call(diffmap, kind, args)
+    own, seen = [], set()
+    for a, shape in zip((*(r.to(like.dtype) for r in results), *saved), (*want[0], *want[1]), strict=True):
+        shared = not diffmap.fresh or id(a) in seen or a.shape != shape
+        seen.add(id(a))
+        own.append(a.expand(shape).clone(memory_format=torch.contiguous_format) if shared else a.contiguous())
+    return own
 
 
 def _array(tensor):
@@ -114,13 +118,15 @@ def _tensor(array, keep=False):
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())
 def _op(key: str, kind: str, args: list[Tensor]) -> list[Tensor]:
-    return _run(_find(key).map, kind, args)
+    return _run(find(key).map, kind, args)
 
 
 @_op.register_fake
 def _(key, kind, args):
-    shapes, saved = _shapes(_find(key).map, kind, args)
-    return [args[0].new_empty(s) for s in shapes] + [torch.empty(s, dtype=torch.float64) for s in saved]
+    diffmap, like = find(key).map, args[0]
+    shapes, saved = _shapes(diffmap, kind, args)
+    kept = {} if diffmap.native else {"dtype": torch.float64, "device": "cpu"}
+    return [like.new_empty(s) for s in shapes] + [like.new_empty(s, **kept) for s in saved]
 
 
 def _plain(args):
@@ -177,7 +183,7 @@ class _Host(torch.autograd.Function):
 
     @staticmethod
     def forward(handle, kind, *args):
-        if handle.map.native or _plain(args):
+        if (handle.map.native and not handle.map.loops) or _plain(args):
             return tuple(_run(handle.map, kind, args))
         return tuple(_op(handle.key, kind, list(args)))
 
@@ -258,7 +264,7 @@ def _unbroadcast(g, like):
     return g.sum(dims, keepdim=True) if dims else g
 
 
-def _common_dtype(tensors):
+def common_dtype(tensors):
     dtype = tensors[0].dtype
     for t in tensors[1:]:
         dtype = torch.promote_types(dtype, t.dtype)
@@ -268,16 +274,16 @@ def _common_dtype(tensors):
     return torch.float32 if dtype.itemsize < 4 else dtype  # half precision cannot hold what a solver returns
 
 
-def _evaluate(handle, tensors):
+def evaluate(handle, tensors):
     """Outputs for theta of common depth, in their common dtype."""
-    dtype = _common_dtype(tensors[: handle.map.typed])
+    dtype = common_dtype(tensors[: handle.map.typed])
     return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[: len(handle.map.out_sizes)]
 
 
 @torch.compiler.allow_in_graph
 def _evaluate_in_graph(key, *tensors):
-    _TRACED[key] = _find(key)
-    return _evaluate(_TRACED[key], tensors)
+    TRACED[key] = find(key)
+    return evaluate(TRACED[key], tensors)
 
 
 def lift(diffmap: DiffMap):
@@ -286,115 +292,10 @@ def lift(diffmap: DiffMap):
     The function takes tensors (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
     batch's size, and returns a tuple of tensors (lead..., out_sizes[k]) in their dtype and on their device.
     """
-    handle = _Handle(diffmap)
+    handle = TorchHandle(diffmap)
 
     def function(*tensors):
         check_inputs(diffmap, tensors)
-        return _evaluate_in_graph(handle.key, *tensors) if torch.compiler.is_compiling() else _evaluate(handle, tensors)
+        return _evaluate_in_graph(handle.key, *tensors) if torch.compiler.is_compiling() else evaluate(handle, tensors)
 
     return function
-
-
-def _evaluate_layer(handle, values):
-    """CvxpyLayer's call: check shapes and devices, flatten, evaluate, restore shapes."""
-    layer = handle.map
-    values = _as_tensors(values, layer.parameters)
-    leads = leading_dims([v.shape for v in values], layer.parameters)
-    if len({v.device for v in values}) > 1:
-        raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [_flat(v, (*lead, p.size), p) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
-    if theta:
-        results = _evaluate(handle, theta)
-    else:
-        results = [torch.from_numpy(r).to(torch.get_default_dtype()) for r in layer.forward()[0]]
-    return tuple(_shaped(r, o) for r, o in zip(results, layer.outputs, strict=True))
-
-
-@torch.compiler.allow_in_graph
-def _evaluate_layer_in_graph(key, options, more, *values):
-    handle = _find(key).variant(dict(options), *more)
-    return _evaluate_layer(_TRACED.setdefault(handle.key, handle), values)
-
-
-class CvxpyLayer(Interface, nn.Module):
-    """The solution of a parametrized CVXPY problem as a function of its parameters; a module.
-
-    Example:
-        >>> import cvxpy as cp, torch
-        >>> x, b = cp.Variable(2), cp.Parameter(2)
-        >>> layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x])
-        >>> layer(torch.tensor([1.0, -1.0], dtype=torch.float64))[0].round(decimals=6)
-        tensor([1., 0.], dtype=torch.float64)
-    """
-
-    _handle_type = _Handle
-    __repr__ = nn.Module.__repr__
-
-    def forward(self, *values, solver_args=None, on_error=None, return_info=False, warm_start=None):
-        """Solve for these parameter values.
-
-        values: one tensor for each parameter, of its shape or with leading batch dimensions, which broadcast as in NumPy.
-        Returns a tuple, one tensor (batch..., *shape) for each variable, in the dtype and on the device of the values.
-        solver_args, on_error: options for this call. return_info: return (outputs, info), see `cvxlayers.Info`. warm_start:
-        the info of another call, from whose solution to start. Raises ShapeError, ProblemError for values that break a
-        declared attribute, SolverError for infeasible, unbounded or failed items, naming them.
-        """
-        start = tuple(a.detach() for a in self._start(warm_start)) if values else ()
-        more = on_error, bool(return_info or start), bool(start)
-        if torch.compiler.is_compiling():
-            results = _evaluate_layer_in_graph(self._handle.key, tuple((solver_args or {}).items()), more, *values, *start)
-        else:
-            results = _evaluate_layer(self._handle.variant(solver_args, *more), (*values, *start))
-        return self._returned(results, return_info, _cast)
-
-    def extra_repr(self):
-        return self._summary()
-
-
-def _as_tensors(values, parameters):
-    """Tensors; Python numbers in the dtype and on the device of the tensors beside them."""
-    tensors = [None if is_number(v) else _as_tensor(v, i, parameters) for i, v in enumerate(values)]
-    beside = [t for t in tensors if t is not None]
-    like = torch.empty((), dtype=_common_dtype(beside), device=beside[0].device) if beside else None
-    return [_as_tensor(values[i], i, parameters, like) if t is None else t for i, t in enumerate(tensors)]
-
-
-def _as_tensor(value, position, parameters, like=None):
-    if not isinstance(value, Tensor):
-        check_mask(value, position, parameters)
-        try:
-            tensor = torch.as_tensor(value)
-            if like is not None:
-                dtype = like.dtype.to_complex() if tensor.is_complex() else like.dtype
-                tensor = torch.as_tensor(value, dtype=dtype, device=like.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            found = type(value).__name__
-            raise ShapeError(f"{argument(position, parameters)} is a {found}; expected a tensor: {error}") from error
-        return tensor
-    if value.layout != torch.strided or value.is_nested:
-        kind = "nested" if value.is_nested else "sparse"
-        raise ShapeError(f"{argument(position, parameters)} is a {kind} tensor; expected a dense one (.to_dense())")
-    if value.device.type == "meta" or value.is_quantized or (value.is_floating_point() and value.itemsize < 2):
-        found = f"a tensor of {value.dtype} on {value.device}"
-        raise ShapeError(f"{argument(position, parameters)} is {found}; expected one with data, of 16 bits or more")
-    return value
-
-
-def _flat(value, shape, info):
-    value = _real(value, info)
-    return value if value.shape == shape else value.reshape(shape)  # a view costs as much as a matrix product here
-
-
-def _real(value, info):
-    check_complex(info, value.is_complex())
-    return torch.view_as_real(value.resolve_conj()) if info.complex else value
-
-
-def _cast(tensor, kind):
-    return tensor.detach().to({int: torch.int32, bool: torch.bool}.get(kind, tensor.dtype))
-
-
-def _shaped(result, info):
-    if info.complex:
-        return torch.view_as_complex(result.reshape((*result.shape[:-1], *info.shape, 2)))
-    return result if len(info.shape) == 1 else result.reshape((*result.shape[:-1], *info.shape))

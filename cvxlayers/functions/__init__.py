@@ -1,0 +1,7 @@
+"""The public functions of the ready-made layers, written once: an adapter binds them to its arrays."""
+
+from .selection import Selection
+
+
+class Functions(Selection):
+    """All functions, for the arrays of one framework."""

@@ -1,0 +1,14 @@
+"""JAX: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of JAX's transformations."""
+
+from ..errors import MissingDependencyError
+
+try:
+    import jax as _jax  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
+
+from .functions import sparsemax
+from .host import lift
+from .layer import CvxpyLayer
+
+__all__ = ["CvxpyLayer", "lift", "sparsemax"]

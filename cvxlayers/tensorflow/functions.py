@@ -1,0 +1,60 @@
+"""The ready-made layers as TensorFlow functions."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from ..errors import ShapeError
+from ..functions import Functions
+from .host import common_dtype, evaluate
+
+
+class _Arrays:
+    """TensorFlow's own operations; sizes that are known when a graph runs are tensors."""
+
+    @staticmethod
+    def asarray(value, like=None):
+        """A tensor."""
+        try:
+            tensor = tf.convert_to_tensor(value) if like is None else tf.convert_to_tensor(value, common_dtype([like]))
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise ShapeError(f"found a {type(value).__name__}; expected a tensor: {error}") from error
+        if tensor.dtype.is_complex or tensor.shape.rank is None:
+            raise ShapeError(
+                f"found a tensor of {tensor.dtype.name} and shape {tensor.shape}; expected a real one of known rank"
+            )
+        return tensor
+
+    @staticmethod
+    def shape(x):
+        """Sizes, or tensors where they are not known yet."""
+        later = tf.shape(x)
+        return tuple(later[d] if k is None else k for d, k in enumerate(x.shape))
+
+    @staticmethod
+    def reshape(x, shape):
+        """In C order."""
+        return tf.ensure_shape(
+            tf.reshape(x, tf.stack(shape) if shape else ()), [k if isinstance(k, int) else None for k in shape]
+        )
+
+    @staticmethod
+    def broadcast_to(x, shape):
+        """As in NumPy."""
+        return tf.broadcast_to(x, tf.stack(shape) if shape else ())
+
+    @staticmethod
+    def moveaxis(x, source, destination):
+        """As in NumPy."""
+        order = list(range(x.shape.rank))
+        order.insert(range(x.shape.rank)[destination], order.pop(source))
+        return tf.transpose(x, order)
+
+    @staticmethod
+    def apply(diffmap, *arrays):
+        """The outputs of the map."""
+        return evaluate(diffmap, arrays)
+
+
+functions = Functions(_Arrays())
+sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)

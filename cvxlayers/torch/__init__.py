@@ -1,0 +1,14 @@
+"""PyTorch: `CvxpyLayer`, and `lift`, which turns any DiffMap into a function with all of torch's transformations."""
+
+from ..errors import MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
+
+from .functions import sparsemax
+from .host import lift
+from .layer import CvxpyLayer
+
+__all__ = ["CvxpyLayer", "lift", "sparsemax"]
