@@ -53,4 +53,4 @@ def refuse(bad, like, message):
     rows = xp.any(bad, axis=-1) & ~xp.any(xp.isnan(like), axis=-1)
     items = [i for i, found in enumerate(xp.reshape(rows, (-1,)).tolist()) if found]
     if items:
-        raise SolverError(f"{message}; found in items {listed(items)}", items=items)
+        raise SolverError(f"{message}; found in items {listed(items)}", items)

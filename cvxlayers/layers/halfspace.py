@@ -39,10 +39,12 @@ class Hyperplane(Layer):
         size = norm(xp, a)
         inverse = xp.where(size > 0, 1 / xp.where(size > 0, size, 1), 0)
         e = a * inverse
-        s = inner(xp, e, x) - b * inverse
+        along = inner(xp, e, x)
+        s = along - b * inverse
+        y = xp.where(self._empty(xp, a, b) | (b != b), xp.nan, 0 * along)
         on = self._active(s) & (size > 0)
         e, s, inverse = (xp.where(on, v, 0) for v in (e, s, inverse))
-        y = xp.where(self._empty(xp, a, b), xp.nan, x - s * e + 0 * inner(xp, a, x))
+        y = y + x - s * e
         return (y,), (e, x - 2 * s * e, s, inverse)
 
     def jvp(self, saved, dx, da, db):
