@@ -5,6 +5,7 @@
 `import cvxlayers` brings in numpy, scipy and cvxpy only; each framework has its own module.
 """
 
+from . import sets
 from .config import show_config
 from .diffmap import DiffMap, Saved
 from .errors import MissingDependencyError, ProblemError, ShapeError, SolverError
@@ -24,5 +25,6 @@ __all__ = [
     "SolverError",
     "Status",
     "__version__",
+    "sets",
     "show_config",
 ]

@@ -21,6 +21,7 @@ SOLVER_PACKAGES = {
 CVXPY = {"canonicalize.py", "checks.py", "duals.py", "expressions.py", "lifting.py"}
 LAYERS = [
     "errors",
+    "sets",
     "threads",
     "memory",
     "cones",

@@ -17,7 +17,9 @@ WEIGHTS = np.random.default_rng(5)
 
 def of(case, framework):
     """The function with its options, whose results are a tuple."""
-    function = functools.partial(getattr(FRAMEWORKS[framework].module, case.function), **case.options)
+    module = FRAMEWORKS[framework].module
+    own = functools.partial(case.call, module) if case.call else getattr(module, case.function)
+    function = functools.partial(own, **case.options)
 
     def results(*args):
         out = function(*args)
@@ -129,7 +131,8 @@ def test_an_axis_may_be_any(case):
     expected = values(case, "torch", batch)
     for framework in FRAMEWORKS:
         name = "dim" if framework == "torch" else "axis"
-        moved = [np.moveaxis(a, -1, 0) if a.ndim == 2 else a for a in batch]
+        along = range(len(batch)) if case.along is None else case.along
+        moved = [np.moveaxis(a, -1, 0) if a.ndim == 2 and i in along else a for i, a in enumerate(batch)]
         out = values(case._replace(options={**case.options, name: 0}), framework, moved)
         close([np.moveaxis(o, 0, -1) for o in out], expected, 1e-9)
 

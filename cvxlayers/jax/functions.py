@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
+from jax.tree_util import register_dataclass
 
+from .. import sets
 from ..errors import ShapeError
 from ..functions import Functions
 from .host import JaxHandle, common_dtype, evaluate
@@ -43,4 +45,8 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+project = functions.project
 sparsemax = functions.sparsemax
+
+for _kind in sets.SETS.values():
+    register_dataclass(_kind, _kind.parameters(), _kind.options())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array_api_compat import array_namespace
+
 from ..diffmap import DiffMap
+from ..errors import SolverError, listed
 
 
 class Layer(DiffMap):
@@ -33,3 +36,21 @@ class Layer(DiffMap):
 def inner(xp, a, b):
     """Sums of products over the last axis, which stays with length 1."""
     return xp.sum(a * b, axis=-1, keepdims=True)
+
+
+def norm(xp, x):
+    """The Euclidean norm over the last axis, which stays with length 1; squares of large and tiny numbers are harmless."""
+    big = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    unit = xp.where((big > 0) & (big < xp.inf), big, xp.ones_like(big))
+    return unit * xp.sqrt(inner(xp, x / unit, x / unit))
+
+
+def refuse(bad, like, message):
+    """Raise SolverError for the items in which anything is bad. like: the input that has the batch; its NaN are no error."""
+    xp = array_namespace(bad)
+    if not bool(xp.any(bad)):
+        return
+    rows = xp.any(bad, axis=-1) & ~xp.any(xp.isnan(like), axis=-1)
+    items = [i for i, found in enumerate(xp.reshape(rows, (-1,)).tolist()) if found]
+    if items:
+        raise SolverError(f"{message}; found in items {listed(items)}", items)

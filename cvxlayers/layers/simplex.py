@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from ..diffmap import Saved
 from ..loops import iterate
-from .base import Layer, inner
+from .base import Layer, inner, refuse
 
 _MOST = 100  # steps; each takes entries off the support for good, and a handful do
 
@@ -26,6 +26,10 @@ class Simplex(Layer):
     def __init__(self, n):
         super().__init__(n)
         self.in_sizes, self.out_sizes, self.saved = (n, 1), (n,), (Saved(n, (0, 1)),)
+
+    def check(self, x, r):
+        """A sum of nonnegative entries is not negative."""
+        refuse(r < 0, x, "Simplex: the total is negative")
 
     def forward(self, x, r):
         """Newton's method on f."""

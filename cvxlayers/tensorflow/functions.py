@@ -57,4 +57,5 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+project = tf.autograph.experimental.do_not_convert(functions.project)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)

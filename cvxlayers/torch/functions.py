@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch.utils import _pytree as pytree
 
+from .. import sets
 from ..errors import ShapeError
 from ..functions import Functions
 from .host import TorchHandle, common_dtype, evaluate
@@ -71,3 +73,32 @@ def public(name):
 
 
 sparsemax = public("sparsemax")
+
+
+@torch.compiler.allow_in_graph
+def _project_in_graph(x, kind, values, axis, dim):
+    return functions.project(x, sets.SETS[kind](*values), axis, dim=dim)
+
+
+@functools.wraps(functions.project)
+def project(x, set, axis=-1, *, dim=None):
+    """As in `Functions`; a graph gets what the set is made of."""
+    if torch.compiler.is_compiling() and isinstance(set, sets.Set):
+        return _project_in_graph(x, type(set).__name__, set.values(), axis, dim)
+    return functions.project(x, set, axis, dim=dim)
+
+
+project.__module__ = "cvxlayers.torch"
+
+
+def _register(kind):
+    """A set's parameters are leaves to torch.func."""
+
+    def flatten(set):
+        return [getattr(set, name) for name in kind.parameters()], [getattr(set, name) for name in kind.options()]
+
+    pytree.register_pytree_node(kind, flatten, lambda parameters, options: kind(*parameters, *options))
+
+
+for _kind in sets.SETS.values():
+    _register(_kind)

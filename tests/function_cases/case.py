@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ class Case(NamedTuple):
     """function: its name. items: several tuples of arguments, NumPy arrays without leading dimensions, at which it is
     differentiable; they make the batch. options: keywords. fixed: positions of arguments without derivatives (labels).
     axis: whether the function takes axis= and its first argument is a vector. tolerance: of gradients against differences.
-    single: of float32 results against float64 ones. second: whether second derivatives exist (else they raise)."""
+    single: of float32 results against float64 ones. second: whether second derivatives exist (else they raise). call: what
+    to call instead, with the framework's module before the arguments (to make an object of them). along: positions of the
+    arguments whose vectors are along axis=, if not all."""
 
     function: str
     items: tuple
@@ -21,6 +24,8 @@ class Case(NamedTuple):
     tolerance: float = 1e-6
     single: float = 1e-4
     second: bool = False
+    call: Callable | None = None
+    along: tuple | None = None
 
     def varying(self):
         """Positions of the arguments with derivatives."""
