@@ -43,4 +43,6 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+soft_rank = functions.soft_rank
+soft_sort = functions.soft_sort
 sparsemax = functions.sparsemax
