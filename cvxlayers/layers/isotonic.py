@@ -19,6 +19,8 @@ def regression(t):
     """u: (..., n) -> (..., n), finite. Entries of one block are equal to the last bit."""
     xp = array_namespace(t)
     lead, n = t.shape[:-1], t.shape[-1]
+    if n < 2:
+        return t
     size = 1 << (n - 1).bit_length()
     top = xp.broadcast_to(xp.max(t, axis=-1, keepdims=True), (*lead, size - n))  # which the others never reach
     u, half = xp.concat([t, top], axis=-1), 1
@@ -43,7 +45,9 @@ def _seam(xp, left, right):
         going = going & (newton != v) & (low < moved) & (moved < high)
         return going, xp.where(going, moved, v), low, high
 
-    low, high = right[..., :1] + 0, left[..., -1:] + 0
+    low, high = right[..., :1], left[..., -1:]
+    if left.shape[-1] == 1:
+        return low / 2 + high / 2
     most = 2 * left.shape[-1] + 64  # two steps of Newton's method without a kink between them are the last ones
     return iterate(step, (high > low, low / 2 + high / 2, low, high), most)[1]
 
@@ -55,30 +59,31 @@ def blocks(u):
     n, place = u.shape[-1], places(u)
     rises = u[..., 1:] > u[..., :-1]
     none = xp.zeros_like(u[..., :1])
-    first = _greatest(xp, xp.concat([none, xp.where(rises, place[1:], 0 * u[..., 1:])], axis=-1))
-    ends = xp.concat([xp.where(rises, n - 1 - place[:-1], 0 * u[..., 1:]), none], axis=-1)
-    return first, n - 1 - xp.flip(_greatest(xp, xp.flip(ends, axis=-1)), axis=-1)
-
-
-def _greatest(xp, a):
-    """The greatest of all entries up to each one."""
-    step = 1
-    while step < a.shape[-1]:
-        a = xp.concat([a[..., :step], xp.maximum(a[..., step:], a[..., :-step])], axis=-1)
-        step *= 2
-    return a
+    begins = xp.concat([none, xp.where(rises, place[1:], none)], axis=-1)
+    ends = xp.concat([xp.where(rises, n - 1 - place[:-1], none), none], axis=-1)
+    marks = xp.stack([begins, xp.flip(ends, axis=-1)], axis=-2)
+    found = _accumulated(xp.maximum, marks, places(u) + xp.zeros_like(marks))
+    return found[..., 0, :], n - 1 - xp.flip(found[..., 1, :], axis=-1)
 
 
 def block_means(c, first, last):
     """The means of c over blocks. No differences of long sums: those of float32 would have few digits left."""
     xp = array_namespace(c)
     c, first, last = xp.broadcast_arrays(c, first, last)
-    before, total, step = places(c) - first, c, 1  # how many of the block are before an entry
-    while step < c.shape[-1]:
-        more = xp.where(before[..., step:] >= step, total[..., :-step], 0 * total[..., :-step])
-        total = xp.concat([total[..., :step], total[..., step:] + more], axis=-1)
-        step *= 2
-    return taken(total, last) / (last - first + 1)
+    return taken(_accumulated(xp.add, c, places(c) - first), last) / (last - first + 1)
+
+
+def _accumulated(combine, a, before):
+    """Each entry of a combined with as many before it as `before` says, by spans of double length."""
+    xp = array_namespace(a)
+    place, n = places(a), a.shape[-1]
+
+    def step(going, span, a):
+        other = taken(a, xp.clip(place - span, min=0))
+        return going & (2 * span < n), 2 * span, xp.where(before >= span, combine(a, other), a)
+
+    span = xp.ones_like(a[..., :1])
+    return iterate(step, (span < n, span, a), n.bit_length())[2]
 
 
 def places(a):

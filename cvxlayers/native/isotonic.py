@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 
+from ..memory import empty
 from ..threads import workers
 from .library import library
 
@@ -38,7 +39,7 @@ def permutahedron(x, eps, rank):
         return None
     lead, batch, (x_rows, e_rows) = rows
     n = x_rows.shape[1]
-    out = [np.empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
+    out = [_empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
     _call(function, batch, n, x_rows.dtype, rank, *_strided(x_rows), *_strided(e_rows), *map(_at, out), *[None] * (1 - rank))
     xp = array_namespace(x)
     return [xp.asarray(a) for a in out] + [None] * (1 - rank)
@@ -51,10 +52,14 @@ def means(c, order, last, gather, scatter):
     if not rows:
         return None
     lead, batch, (c_rows, order, last) = rows
-    out = np.empty((*lead, c_rows.shape[1]), c_rows.dtype)
+    out = _empty((*lead, c_rows.shape[1]), c_rows.dtype)
     saved = (_at(order), *_strided(last))
     _call(function, batch, out.shape[-1], out.dtype, gather, scatter, *_strided(c_rows), *saved, _at(out))
     return array_namespace(c).asarray(out)
+
+
+def _empty(shape, dtype):
+    return empty(shape) if dtype == np.float64 else np.empty(shape, dtype)
 
 
 def _call(function, batch, n, dtype, *arguments):

@@ -11,5 +11,7 @@ CASES = {
     "soft_sort": Case("soft_sort", ITEMS, axis=True, second=True),
     "soft_sort, descending": Case("soft_sort", ITEMS, {"descending": True}, axis=True, second=True),
     "soft_rank": Case("soft_rank", ITEMS, axis=True, second=True),
-    "soft_rank, odd length, one eps": Case("soft_rank", tuple((x[:5],) for x, _ in ITEMS), {"eps": 0.4}, axis=True, second=True),
+    "soft_rank, odd length, one eps": Case(
+        "soft_rank", tuple((x[:5],) for x, _ in ITEMS), {"eps": 0.4}, axis=True, second=True
+    ),
 }

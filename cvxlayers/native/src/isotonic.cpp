@@ -93,7 +93,7 @@ Entry<T>* sorted(Entry<T>* a, Entry<T>* b, std::ptrdiff_t n) {
 }
 
 struct Block {
-  double sum, mean;
+  double mean;
   std::ptrdiff_t first;
 };
 
@@ -102,11 +102,11 @@ template <class Target>
 std::ptrdiff_t pool(std::ptrdiff_t n, const Target& t, Block* blocks) {
   std::ptrdiff_t count = 0;
   for (std::ptrdiff_t i = 0; i < n; i++) {
-    const double ti = t(i);
-    Block own{ti, ti, i};
+    Block own{t(i), i};
     for (; count && blocks[count - 1].mean >= own.mean; count--) {
-      own.sum += blocks[count - 1].sum, own.first = blocks[count - 1].first;
-      own.mean = own.sum / double(i + 1 - own.first);
+      const Block& before = blocks[count - 1];  // the mean of equal ones is the same to the last bit, which a sum would lose
+      const double share = double(own.first - before.first) / double(i + 1 - before.first);
+      own = {own.mean + (before.mean - own.mean) * share, before.first};
     }
     blocks[count++] = own;
   }
