@@ -2,7 +2,8 @@
 
 from .projections import Projections
 from .selection import Selection
+from .sorting import Sorting
 
 
-class Functions(Projections, Selection):
+class Functions(Projections, Selection, Sorting):
     """All functions, for the arrays of one framework."""

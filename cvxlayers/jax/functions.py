@@ -46,6 +46,8 @@ class _Arrays:
 
 functions = Functions(_Arrays())
 project = functions.project
+soft_rank = functions.soft_rank
+soft_sort = functions.soft_sort
 sparsemax = functions.sparsemax
 
 for _kind in sets.SETS.values():

@@ -7,8 +7,13 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
 
-from .functions import project, sparsemax
+from .functions import (
+    project,
+    soft_rank,
+    soft_sort,
+    sparsemax,
+)
 from .host import jvp, lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "jvp", "lift", "project", "sparsemax"]
+__all__ = ["CvxpyLayer", "jvp", "lift", "project", "soft_rank", "soft_sort", "sparsemax"]

@@ -58,4 +58,6 @@ class _Arrays:
 
 functions = Functions(_Arrays())
 project = tf.autograph.experimental.do_not_convert(functions.project)
+soft_rank = tf.autograph.experimental.do_not_convert(functions.soft_rank)
+soft_sort = tf.autograph.experimental.do_not_convert(functions.soft_sort)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)

@@ -7,8 +7,13 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
-from .functions import project, sparsemax
+from .functions import (
+    project,
+    soft_rank,
+    soft_sort,
+    sparsemax,
+)
 from .host import lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "lift", "project", "sparsemax"]
+__all__ = ["CvxpyLayer", "lift", "project", "soft_rank", "soft_sort", "sparsemax"]

@@ -72,6 +72,8 @@ def public(name):
     return wrapper
 
 
+soft_rank = public("soft_rank")
+soft_sort = public("soft_sort")
 sparsemax = public("sparsemax")
 
 
