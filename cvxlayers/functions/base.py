@@ -27,6 +27,9 @@ class Arrays(Protocol):
     def broadcast_to(self, x, shape) -> Any:
         """As in NumPy."""
 
+    def gumbel(self, shape, like, **randomness) -> Any:
+        """Independent standard Gumbel variables of the floating dtype, and on the device, of the array `like`."""
+
     def apply(self, diffmap, *arrays) -> tuple:
         """The outputs of a DiffMap for arrays (lead..., k) of equally many dimensions."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 
 from ..errors import ShapeError
@@ -37,10 +38,18 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def gumbel(shape, like, key):
+        """For a key of jax.random."""
+        return jax.random.gumbel(key, shape, common_dtype([like]))
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         return evaluate(_handle(diffmap), arrays)
 
 
 functions = Functions(_Arrays())
+gumbel_sinkhorn = functions.gumbel_sinkhorn
+optimal_transport = functions.optimal_transport
+sinkhorn = functions.sinkhorn
 sparsemax = functions.sparsemax

@@ -41,6 +41,17 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def gumbel(shape, like, generator=None):
+        """From torch's global generator, or from one that is given."""
+        if generator is not None and torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "cvxlayers: torch.compile has no generators; draw the samples outside, or set torch.manual_seed and pass none"
+            )
+        dtype = common_dtype([like])
+        uniform = torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
+        return -torch.log(-torch.log(torch.clamp(uniform, min=torch.finfo(dtype).tiny)))
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         if len({a.device for a in arrays}) > 1:
@@ -70,4 +81,7 @@ def public(name):
     return wrapper
 
 
+gumbel_sinkhorn = public("gumbel_sinkhorn")
+optimal_transport = public("optimal_transport")
+sinkhorn = public("sinkhorn")
 sparsemax = public("sparsemax")
