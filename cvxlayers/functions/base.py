@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import ShapeError
@@ -27,8 +28,10 @@ class Arrays(Protocol):
     def broadcast_to(self, x, shape) -> Any:
         """As in NumPy."""
 
-    def gumbel(self, shape, like, **randomness) -> Any:
-        """Independent standard Gumbel variables of the floating dtype, and on the device, of the array `like`."""
+    @property
+    def gumbel(self) -> Callable[..., Any]:
+        """(shape, like, **randomness): independent standard Gumbel variables of the floating dtype, and on the device, of the
+        array `like`; the framework says which keywords there are."""
 
     def apply(self, diffmap, *arrays) -> tuple:
         """The outputs of a DiffMap for arrays (lead..., k) of equally many dimensions."""

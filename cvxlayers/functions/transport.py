@@ -30,7 +30,7 @@ class Transport(Base):
         return self._plan(X, ones, ones, tau, tol)[0]
 
     def gumbel_sinkhorn(self, X, tau=1.0, *, n_samples=1, noise=1.0, tol=None, **randomness):
-        """Random soft permutations: sinkhorn(X + noise * G, tau), where the entries of G are independent standard Gumbel variables.
+        """Random soft permutations: sinkhorn(X + noise * G, tau), the entries of G independent standard Gumbel variables.
 
         As tau goes to 0 these are permutations. X: (..., N, N). noise: a number or (...). randomness: key= in JAX, where it is
         required; generator= (torch.Generator) in torch; generator= (tf.random.Generator) or seed= (of stateless operations) in

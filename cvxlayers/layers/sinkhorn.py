@@ -14,7 +14,7 @@ mean of their sums, which gives the gauge a'u = b'v. (Cuturi 2013; Mena et al. 2
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_jax_array
 
 from ..diffmap import Saved
 from ..errors import SolverError, listed
@@ -25,8 +25,8 @@ from .dual import newton, solve
 class Sinkhorn(Layer):
     """(X, a, b, tau) -> (P, V): (..., n m), (..., n), (..., m), (..., 1) -> (..., n m), (..., 1).
 
-    P is 0 where X is -inf, and in rows and columns with a = 0 or b = 0, where nothing has a derivative. An item is NaN if it has
-    NaN or +inf, or if there is no such P. tol: relative error of the sums; None: at rounding.
+    P is 0 where X is -inf, and in rows and columns with a = 0 or b = 0, where nothing has a derivative. An item is NaN if it
+    has NaN or +inf, or if there is no such P. tol: relative error of the sums; None: at rounding.
     """
 
     second_order = loops = True
@@ -39,8 +39,10 @@ class Sinkhorn(Layer):
 
     def check(self, X, a, b, tau):
         """Name the items without a solution."""
+        if is_jax_array(X):  # JAX would compile each operation
+            X, a, b, tau = map(np.asarray, (X, a, b, tau))
         xp = array_namespace(X)
-        X, a, b, tau, unknown, faults = self._read(X, a, b, tau)
+        X, a, b, tau, _, faults = self._read(X, a, b, tau)
         holes = xp.any(X == -xp.inf, axis=(-2, -1))
         for reason, found in faults:
             _refuse(reason, np.flatnonzero(found.tolist()))
@@ -88,7 +90,7 @@ class Sinkhorn(Layer):
         u, v = _balanced(xp, a, b, u, v)
         nan = xp.where(wrong | failed, xp.nan, xp.zeros_like(tau))
         P = xp.reshape(P, (*P.shape[:-2], self.n * self.m)) + nan
-        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, u, v, tau + 0)
+        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, u + nan, v + nan, tau + nan)
 
     def _state(self, saved):
         P, u, v, tau = saved
