@@ -19,7 +19,7 @@ from array_api_compat import array_namespace, is_jax_array
 from ..diffmap import Saved
 from ..errors import SolverError, listed
 from .base import Layer, inner
-from .dual import newton, solve
+from .dual import diagonal, newton, solve
 
 
 class Sinkhorn(Layer):
@@ -35,7 +35,7 @@ class Sinkhorn(Layer):
         super().__init__(n, m, tol)
         self.n, self.m, self.tol = n, m, tol
         self.in_sizes, self.out_sizes = (n * m, n, m, 1), (n * m, 1)
-        self.saved = tuple(Saved(k, (0, 1, 2, 3)) for k in self.in_sizes)  # P, u, v, tau
+        self.saved = tuple(Saved(k, (0, 1, 2, 3)) for k in self.in_sizes)  # P, the slopes of V in a and b, tau
 
     def check(self, X, a, b, tau):
         """Name the items without a solution."""
@@ -90,7 +90,8 @@ class Sinkhorn(Layer):
         u, v = _balanced(xp, a, b, u, v)
         nan = xp.where(wrong | failed, xp.nan, xp.zeros_like(tau))
         P = xp.reshape(P, (*P.shape[:-2], self.n * self.m)) + nan
-        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, u + nan, v + nan, tau + nan)
+        slopes = (xp.where(mass > 0, w - tau / 2, 0) + nan for mass, w in ((a, u), (b, v)))
+        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, *slopes, tau + nan)
 
     def _state(self, saved):
         P, u, v, tau = saved
@@ -120,17 +121,19 @@ class Sinkhorn(Layer):
 
     def _slopes(self, saved):
         """The gradient of V."""
-        xp, P, L, u, v, tau = self._state(saved)
-        return saved[0], u - tau / 2, v - tau / 2, -xp.sum(P * L, axis=(-2, -1))[..., None]
+        xp, P, L, *slopes, _ = self._state(saved)
+        return saved[0], *slopes, -xp.sum(P * L, axis=(-2, -1))[..., None]
 
     def _bend(self, saved, t):
         """The derivative of the gradient of V along t."""
         xp, P, L, _, _, _ = self._state(saved)
-        dL, du, dv = self._move(saved, *t)
-        _, da, db, dtau = t
-        mass = xp.sum(da, axis=-1, keepdims=True) + xp.sum(db, axis=-1, keepdims=True)
-        dH = -xp.sum(P * dL * L, axis=(-2, -1))[..., None] - mass / 2
-        return self._vector(xp, P * dL), du - dtau / 2, dv - dtau / 2, dH
+        dL, *moves = self._move(saved, *t)
+        bends, change = [], 0.0
+        for axis, dw, dmass in zip((-1, -2), moves, t[1:3], strict=True):
+            seen = xp.sum(P, axis=axis) > 0
+            bends.append(xp.where(seen, dw - t[3] / 2, 0))
+            change = change + xp.sum(xp.where(seen, dmass, 0), axis=-1, keepdims=True) / 2
+        return self._vector(xp, P * dL), *bends, -xp.sum(P * dL * L, axis=(-2, -1))[..., None] - change
 
     def jvp(self, saved, *t):
         """One solve with M."""
@@ -193,6 +196,6 @@ def _potentials(xp, P, x, y):
     total = xp.sum(x, axis=-1, keepdims=True) - xp.sum(y, axis=-1, keepdims=True)
     gap = _quotient(xp, total, xp.sum(a, axis=-1, keepdims=True) + xp.sum(b, axis=-1, keepdims=True))
     x, y = x - gap * a, y + gap * b
-    p = newton(P, a, b, x - (P @ _quotient(xp, y, b)[..., None])[..., 0])
+    p = newton(P, a, xp.where(b > 0, b, 1), x - (P @ _quotient(xp, y, b)[..., None])[..., 0], diagonal(a))
     q = _quotient(xp, y - (xp.matrix_transpose(P) @ p[..., None])[..., 0], b)
     return _balanced(xp, a, b, p, q)
