@@ -37,7 +37,7 @@ class Transport(Base):
         TensorFlow. Without it torch and TensorFlow take the global generator. Returns (n_samples, ..., N, N), with derivatives
         for X, noise and tau. Source: Mena et al., ICLR 2018.
         """
-        X, noise, tau = self._all(X, noise, tau)
+        X, noise, tau = map(self._arrays.floating, self._all(X, noise, tau))
         self._sides(X)
         shape = (int(n_samples), *self._arrays.shape(X))
         noise = self._with_axis(self._with_axis(noise))
@@ -68,7 +68,7 @@ class Transport(Base):
                 raise ShapeError(
                     f"masses {name} have the shape {tuple(v.shape)}; expected (..., {k}) for costs {tuple(C.shape)}"
                 )
-        plan, value = self._plan(-C, a, b, eps, tol)
+        plan, value = self._plan(-self._arrays.floating(C), a, b, eps, tol)
         return -value[..., 0], plan
 
     def _sides(self, X):

@@ -38,9 +38,14 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return jnp.asarray(x, common_dtype([x]))
+
+    @staticmethod
     def gumbel(shape, like, key):
         """For a key of jax.random."""
-        return jax.random.gumbel(key, shape, common_dtype([like]))
+        return jax.random.gumbel(key, shape, like.dtype)
 
     @staticmethod
     def apply(diffmap, *arrays):

@@ -52,24 +52,21 @@ class Sinkhorn(Layer):
             _refuse("no transport avoids the forbidden entries (-inf)", items)
 
     def _read(self, X, a, b, tau):
-        """All inputs with the same leading dimensions and equal sums, harmless where something is wrong; what is not finite,
-        and what else is wrong, (..., 1)."""
+        """All inputs with the same leading dimensions and equal sums, harmless where something is wrong; where that is; and
+        what it is, unless something is not finite."""
         xp = array_namespace(X)
         lead = xp.broadcast_arrays(X[..., :1], a[..., :1], b[..., :1], tau)[0].shape[:-1]
         X, a, b, tau = (xp.broadcast_to(v, (*lead, v.shape[-1])) for v in (X, a, b, tau))
         mass, other = xp.sum(a, axis=-1, keepdims=True), xp.sum(b, axis=-1, keepdims=True)
-        unknown = ~xp.isfinite(mass + other + tau) | ~(xp.max(X, axis=-1, keepdims=True) < xp.inf)
-        low = xp.minimum(xp.min(a, axis=-1, keepdims=True), xp.min(b, axis=-1, keepdims=True))
-        difference = xp.abs(mass - other)
+        known = xp.isfinite(mass + other + tau) & (xp.max(X, axis=-1, keepdims=True) < xp.inf)
+        least = xp.minimum(xp.min(a, axis=-1, keepdims=True), xp.min(b, axis=-1, keepdims=True))
+        rough = xp.finfo(X.dtype).eps ** (1 / 3)  # differences of sums up to here are taken for rounding
         faults = [
-            ("the temperature is not positive", ~unknown & (tau <= 0)),
-            ("a marginal has negative entries", ~unknown & (low < 0)),
-            (
-                "the marginals have different sums",
-                ~unknown & (difference > xp.finfo(X.dtype).eps ** (1 / 3) * xp.maximum(mass, other)),
-            ),
+            ("the temperature is not positive", known & (tau <= 0)),
+            ("a mass is negative", known & (least < 0)),
+            ("the masses have different sums", known & (xp.abs(mass - other) > rough * xp.maximum(mass, other))),
         ]
-        wrong = unknown | faults[0][1] | faults[1][1] | faults[2][1]
+        wrong = ~known | faults[0][1] | faults[1][1] | faults[2][1]
         a, b = (xp.where(wrong, 1 / v.shape[-1], v) for v in (a, b))
         mean = (xp.sum(a, axis=-1, keepdims=True) + xp.sum(b, axis=-1, keepdims=True)) / 2
         a, b = (v * _quotient(xp, mean, xp.sum(v, axis=-1, keepdims=True)) for v in (a, b))
@@ -93,11 +90,10 @@ class Sinkhorn(Layer):
         slopes = (xp.where(mass > 0, w - tau / 2, 0) + nan for mass, w in ((a, u), (b, v)))
         return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, *slopes, tau + nan)
 
-    def _state(self, saved):
-        P, u, v, tau = saved
-        xp = array_namespace(P)
-        P = xp.reshape(P, (*P.shape[:-1], self.n, self.m))
-        return xp, P, xp.log(xp.where(P > 0, P, 1)), u, v, tau
+    def _plan(self, saved):
+        P, _, _, tau = saved
+        xp, P = array_namespace(P), self._matrix(array_namespace(P), P)
+        return xp, P, xp.log(xp.where(P > 0, P, 1)), tau
 
     def _matrix(self, xp, x):
         return xp.reshape(x, (*x.shape[:-1], self.n, self.m))
@@ -107,26 +103,26 @@ class Sinkhorn(Layer):
 
     def _move(self, saved, dX, da, db, dtau):
         """dL, du, dv."""
-        xp, P, L, _, _, tau = self._state(saved)
+        xp, P, L, tau = self._plan(saved)
         E = self._matrix(xp, dX) - L * dtau[..., None]
         du, dv = _potentials(xp, P, xp.sum(P * E, axis=-1) - tau * da, xp.sum(P * E, axis=-2) - tau * db)
         return (E - du[..., :, None] - dv[..., None, :]) / tau[..., None], du, dv
 
     def _pull(self, saved, c):
         """The derivative of <c, P> in X, a, b and tau; the first divided by P, and it is tau times that of <c, P> in L."""
-        xp, P, L, _, _, tau = self._state(saved)
+        xp, P, L, tau = self._plan(saved)
         alpha, beta = _potentials(xp, P, xp.sum(P * c, axis=-1), xp.sum(P * c, axis=-2))
         E = (c - alpha[..., :, None] - beta[..., None, :]) / tau[..., None]
         return E, alpha, beta, -xp.sum(P * E * L, axis=(-2, -1))[..., None]
 
     def _slopes(self, saved):
         """The gradient of V."""
-        xp, P, L, *slopes, _ = self._state(saved)
-        return saved[0], *slopes, -xp.sum(P * L, axis=(-2, -1))[..., None]
+        xp, P, L, _ = self._plan(saved)
+        return *saved[:3], -xp.sum(P * L, axis=(-2, -1))[..., None]
 
     def _bend(self, saved, t):
         """The derivative of the gradient of V along t."""
-        xp, P, L, _, _, _ = self._state(saved)
+        xp, P, L, _ = self._plan(saved)
         dL, *moves = self._move(saved, *t)
         bends, change = [], 0.0
         for axis, dw, dmass in zip((-1, -2), moves, t[1:3], strict=True):
@@ -150,7 +146,7 @@ class Sinkhorn(Layer):
 
     def jvp2(self, saved, s, t):
         """That of P along s and t is jvp with dX = tau dL_s dL_t - dL_s dtau_t - dL_t dtau_s."""
-        xp, P, _, _, _, tau = self._state(saved)
+        xp, P, _, tau = self._plan(saved)
         first, second = self._move(saved, *s)[0], self._move(saved, *t)[0]
         dX = self._vector(xp, first * second) * tau - self._vector(xp, first) * t[3] - self._vector(xp, second) * s[3]
         d2L, _, _ = self._move(saved, dX, 0 * s[1], 0 * s[2], 0 * s[3])
@@ -159,7 +155,7 @@ class Sinkhorn(Layer):
 
     def vjp2(self, saved, t, c):
         """The adjoint of jvp2 along t."""
-        xp, P, _, _, _, tau = self._state(saved)
+        xp, P, _, tau = self._plan(saved)
         E, *_ = self._pull(saved, self._matrix(xp, c[0]))
         dL, _, _ = self._move(saved, *t)
         F, ga, gb, gtau = self._pull(saved, E * (tau[..., None] * dL - t[3][..., None]))

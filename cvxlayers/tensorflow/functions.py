@@ -52,9 +52,14 @@ class _Arrays:
         return tf.transpose(x, order)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return tf.cast(x, common_dtype([x]))
+
+    @staticmethod
     def gumbel(shape, like, generator=None, seed=None):
         """From TensorFlow's global generator, or from one that is given, or for the seed of stateless operations."""
-        dtype, shape = common_dtype([like]), tf.stack(shape)
+        dtype, shape = like.dtype, tf.stack(shape)
         if seed is not None:
             uniform = tf.random.stateless_uniform(shape, seed, dtype=dtype)
         else:

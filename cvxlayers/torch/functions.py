@@ -41,15 +41,19 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return x.to(common_dtype([x]))
+
+    @staticmethod
     def gumbel(shape, like, generator=None):
         """From torch's global generator, or from one that is given."""
         if generator is not None and torch.compiler.is_compiling():
             raise NotImplementedError(
                 "cvxlayers: torch.compile has no generators; draw the samples outside, or set torch.manual_seed and pass none"
             )
-        dtype = common_dtype([like])
-        uniform = torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
-        return -torch.log(-torch.log(torch.clamp(uniform, min=torch.finfo(dtype).tiny)))
+        uniform = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
+        return -torch.log(-torch.log(torch.clamp(uniform, min=torch.finfo(like.dtype).tiny)))
 
     @staticmethod
     def apply(diffmap, *arrays):
