@@ -3,7 +3,8 @@
 from .projections import Projections
 from .selection import Selection
 from .sorting import Sorting
+from .transport import Transport
 
 
-class Functions(Projections, Selection, Sorting):
+class Functions(Projections, Selection, Sorting, Transport):
     """All functions, for the arrays of one framework."""

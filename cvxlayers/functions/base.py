@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..errors import ShapeError
@@ -18,6 +19,9 @@ class Arrays(Protocol):
     def shape(self, x) -> tuple:
         """The shape; what it has, `reshape` and `broadcast_to` take."""
 
+    def floating(self, x) -> Any:
+        """The array in the dtype that maps compute in, the one of their results."""
+
     def reshape(self, x, shape) -> Any:
         """In C order."""
 
@@ -26,6 +30,11 @@ class Arrays(Protocol):
 
     def broadcast_to(self, x, shape) -> Any:
         """As in NumPy."""
+
+    @property
+    def gumbel(self) -> Callable[..., Any]:
+        """(shape, like, **randomness): independent standard Gumbel variables of the dtype, and on the device, of the array
+        `like`; the framework says which keywords there are."""
 
     def apply(self, diffmap, *arrays) -> tuple:
         """The outputs of a DiffMap for arrays (lead..., k) of equally many dimensions."""

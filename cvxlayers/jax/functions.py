@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
@@ -39,6 +40,16 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return jnp.asarray(x, common_dtype([x]))
+
+    @staticmethod
+    def gumbel(shape, like, key):
+        """For a key of jax.random."""
+        return jax.random.gumbel(key, shape, like.dtype)
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         return evaluate(_handle(diffmap), arrays)
@@ -48,6 +59,9 @@ functions = Functions(_Arrays())
 project = functions.project
 soft_rank = functions.soft_rank
 soft_sort = functions.soft_sort
+gumbel_sinkhorn = functions.gumbel_sinkhorn
+optimal_transport = functions.optimal_transport
+sinkhorn = functions.sinkhorn
 sparsemax = functions.sparsemax
 
 for _kind in sets.SETS.values():

@@ -8,7 +8,10 @@ except ImportError as error:
     raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
 
 from .functions import (
+    gumbel_sinkhorn,
+    optimal_transport,
     project,
+    sinkhorn,
     soft_rank,
     soft_sort,
     sparsemax,
@@ -16,4 +19,15 @@ from .functions import (
 from .host import jvp, lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "jvp", "lift", "project", "soft_rank", "soft_sort", "sparsemax"]
+__all__ = [
+    "CvxpyLayer",
+    "gumbel_sinkhorn",
+    "jvp",
+    "lift",
+    "optimal_transport",
+    "project",
+    "sinkhorn",
+    "soft_rank",
+    "soft_sort",
+    "sparsemax",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from ..errors import ShapeError
@@ -51,6 +52,21 @@ class _Arrays:
         return tf.transpose(x, order)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return tf.cast(x, common_dtype([x]))
+
+    @staticmethod
+    def gumbel(shape, like, generator=None, seed=None):
+        """From TensorFlow's global generator, or from one that is given, or for the seed of stateless operations."""
+        dtype, shape = like.dtype, tf.stack(shape)
+        if seed is not None:
+            uniform = tf.random.stateless_uniform(shape, seed, dtype=dtype)
+        else:
+            uniform = (generator or tf.random).uniform(shape, dtype=dtype)
+        return -tf.math.log(-tf.math.log(tf.maximum(uniform, np.finfo(dtype.as_numpy_dtype).tiny)))
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         return evaluate(diffmap, arrays)
@@ -60,4 +76,7 @@ functions = Functions(_Arrays())
 project = tf.autograph.experimental.do_not_convert(functions.project)
 soft_rank = tf.autograph.experimental.do_not_convert(functions.soft_rank)
 soft_sort = tf.autograph.experimental.do_not_convert(functions.soft_sort)
+gumbel_sinkhorn = tf.autograph.experimental.do_not_convert(functions.gumbel_sinkhorn)
+optimal_transport = tf.autograph.experimental.do_not_convert(functions.optimal_transport)
+sinkhorn = tf.autograph.experimental.do_not_convert(functions.sinkhorn)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)

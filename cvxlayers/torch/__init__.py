@@ -8,7 +8,10 @@ except ImportError as error:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
 from .functions import (
+    gumbel_sinkhorn,
+    optimal_transport,
     project,
+    sinkhorn,
     soft_rank,
     soft_sort,
     sparsemax,
@@ -16,4 +19,14 @@ from .functions import (
 from .host import lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "lift", "project", "soft_rank", "soft_sort", "sparsemax"]
+__all__ = [
+    "CvxpyLayer",
+    "gumbel_sinkhorn",
+    "lift",
+    "optimal_transport",
+    "project",
+    "sinkhorn",
+    "soft_rank",
+    "soft_sort",
+    "sparsemax",
+]

@@ -43,6 +43,21 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def floating(x):
+        """Never of half precision."""
+        return x.to(common_dtype([x]))
+
+    @staticmethod
+    def gumbel(shape, like, generator=None):
+        """From torch's global generator, or from one that is given."""
+        if generator is not None and torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "cvxlayers: torch.compile has no generators; draw the samples outside, or set torch.manual_seed and pass none"
+            )
+        uniform = torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)
+        return -torch.log(-torch.log(torch.clamp(uniform, min=torch.finfo(like.dtype).tiny)))
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         if len({a.device for a in arrays}) > 1:
@@ -74,6 +89,9 @@ def public(name):
 
 soft_rank = public("soft_rank")
 soft_sort = public("soft_sort")
+gumbel_sinkhorn = public("gumbel_sinkhorn")
+optimal_transport = public("optimal_transport")
+sinkhorn = public("sinkhorn")
 sparsemax = public("sparsemax")
 
 
