@@ -44,3 +44,4 @@ class _Arrays:
 
 functions = Functions(_Arrays())
 sparsemax = functions.sparsemax
+qp = functions.qp

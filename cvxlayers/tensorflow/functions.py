@@ -58,3 +58,4 @@ class _Arrays:
 
 functions = Functions(_Arrays())
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)
+qp = tf.autograph.experimental.do_not_convert(functions.qp)

@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
-from .functions import sparsemax
+from .functions import qp, sparsemax
 from .host import lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "lift", "sparsemax"]
+__all__ = ["CvxpyLayer", "lift", "qp", "sparsemax"]

@@ -71,3 +71,4 @@ def public(name):
 
 
 sparsemax = public("sparsemax")
+qp = public("qp")
