@@ -31,6 +31,7 @@ LAYERS = [
     "batching",
     "diffmap",
     "loops",
+    "factors",
     "calls",
     "parameters",
     "param_map",

@@ -27,6 +27,9 @@ class Arrays(Protocol):
     def broadcast_to(self, x, shape) -> Any:
         """As in NumPy."""
 
+    def on_host(self, x) -> bool:
+        """Whether the array is in the memory of the CPU; one that is traced: whether it will be."""
+
     def apply(self, diffmap, *arrays) -> tuple:
         """The outputs of a DiffMap for arrays (lead..., k) of equally many dimensions."""
 

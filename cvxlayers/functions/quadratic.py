@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import ProblemError, ShapeError
+from ..layers.dense_qp import DenseQP
 from ..layers.qp import host_qp
 from .base import Base, size_of
+
+_MAPS: dict[str, Any] = {"host": host_qp, "arrays": DenseQP}
 
 
 class Quadratic(Base):
     """qp."""
 
-    def qp(self, Q, p, A=None, b=None, G=None, h=None, *, return_duals=False, on_error="raise"):
+    def qp(self, Q, p, A=None, b=None, G=None, h=None, *, return_duals=False, on_error="raise", solver=None):
         """The solution of a quadratic program: z = argmin 1/2 z'Qz + p'z subject to Az = b, Gz <= h.
 
         Q: (..., n, n), of which the symmetric part counts, positive semidefinite; 0 makes it a linear program. p: (..., n).
@@ -24,7 +29,10 @@ class Quadratic(Base):
         Rows may be redundant. Raises ProblemError for values that are not finite and for Q that is not convex, SolverError
         for what is infeasible or unbounded; both name the items of the batch. on_error="nan": such items are NaN instead, with
         zeros as gradients.
-        Sources: Amos, Kolter, "OptNet", ICML 2017.
+
+        solver: "host", the native engine on the CPU, the default for arrays there; "arrays", array operations, the default on
+        other devices, where 1e-9 is the relative residual of a solution (1e-4 in single precision).
+        Source: Amos, Kolter, "OptNet", ICML 2017.
         """
         given = {"Q": Q, "p": p, "A": A, "b": b, "G": G, "h": h}
         if on_error not in ("raise", "nan"):
@@ -32,6 +40,8 @@ class Quadratic(Base):
         for matrix, vector in ("Ab", "Gh"):
             if (given[matrix] is None) != (given[vector] is None):
                 raise ShapeError(f"{matrix} and {vector} belong together; found one of them")
+        if solver is not None and solver not in _MAPS:
+            raise ProblemError(f"solver is {solver!r}; expected one of {', '.join(map(repr, _MAPS))}, or None")
         names = [name for name, value in given.items() if value is not None]
         arrays = dict(zip(names, self._all(*(given[name] for name in names)), strict=True))
         n, rows = _sizes(arrays)
@@ -39,7 +49,9 @@ class Quadratic(Base):
             if not rows[vector]:
                 arrays = {name: a for name, a in arrays.items() if name not in (matrix, vector)}
         flat = [self._merged(a, 2) if name in "QAG" else a for name, a in arrays.items()]
-        results = iter(self._apply(host_qp(n, rows["b"], rows["h"], return_duals, on_error), *flat))
+        if solver is None:
+            solver = "host" if self._arrays.on_host(flat[0]) else "arrays"
+        results = iter(self._apply(_MAPS[solver](n, rows["b"], rows["h"], return_duals, on_error), *flat))
         if not return_duals:
             return next(results)
         return next(results), *(next(results) if rows[name] else None for name in "bh")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 
 from ..errors import ShapeError
@@ -35,6 +36,13 @@ class _Arrays:
     def shape(x):
         """Sizes."""
         return tuple(x.shape)
+
+    @staticmethod
+    def on_host(x):
+        """By its devices, which a traced array does not have: they will be the default ones."""
+        if isinstance(x, jax.core.Tracer):
+            return jax.default_backend() == "cpu"
+        return all(device.platform == "cpu" for device in x.devices())
 
     @staticmethod
     def apply(diffmap, *arrays):

@@ -51,6 +51,11 @@ class _Arrays:
         return tf.transpose(x, order)
 
     @staticmethod
+    def on_host(x):
+        """Here all maps run on the host."""
+        return True
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         return evaluate(diffmap, arrays)

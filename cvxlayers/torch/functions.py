@@ -41,6 +41,11 @@ class _Arrays:
         return tuple(x.shape)
 
     @staticmethod
+    def on_host(x):
+        """By its device."""
+        return x.device.type == "cpu"
+
+    @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
         if len({a.device for a in arrays}) > 1:
