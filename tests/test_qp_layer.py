@@ -13,6 +13,8 @@ import cvxlayers.torch
 from cvxlayers.errors import ProblemError, ShapeError, SolverError
 
 from .function_cases.quadratic import problem
+from .qps import Family
+from .qps import problem as qps_problem
 
 RNG = np.random.default_rng(3)
 NAMES = ("Q", "p", "A", "b", "G", "h")
@@ -168,3 +170,41 @@ def test_it_compiles_in_jax(qp):
     expected = torch.autograd.grad(qp(*leaves).pow(2).sum(), leaves)
     for a, g in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, g, atol=1e-8)
+
+
+def test_the_call_of_qpth():
+    Q, p, A, b, G, h = batch(3, 4, 1, 3, 2)
+    none = torch.empty(0, dtype=torch.float64)
+    call = cvxlayers.torch.QPFunction(verbose=-1, maxIter=10)
+    assert torch.equal(call(Q, p, G, h, A, b), cvxlayers.torch.qp(Q, p, A, b, G, h))
+    assert torch.equal(call(Q, p, none, none, A, b), cvxlayers.torch.qp(Q, p, A, b))
+    assert call(Q[0], p[0], G[0], h[0], none, none).shape == (1, 4)
+
+
+def test_the_module():
+    Q, p, A, b, G, h = batch(3, 4, 1, 3, 2)
+    layer = cvxlayers.torch.QP(return_duals=True)
+    assert repr(layer) == "QP(return_duals=True)"
+    for a, c in zip(layer(Q, p, A, b, G, h), cvxlayers.torch.qp(Q, p, A, b, G, h, return_duals=True), strict=True):
+        assert torch.equal(a, c)
+
+
+def dense(*shape):
+    return np.ones(shape, bool)
+
+
+FAMILIES = (Family("dense", dense(6, 6), dense(9, 6), 2, 0), Family("box", np.eye(8) > 0, np.repeat(np.eye(8), 2, 0) > 0, 0, 0))
+KINDS = {"normal", "weak", "redundant", "scaled", "lp", "deficient", "redundant equalities"}
+
+
+@pytest.mark.parametrize(("family", "kind"), [(f, k) for f in FAMILIES for k in f.kinds if k in KINDS])
+def test_the_two_ways_agree(family, kind):
+    """Rows that are active without a multiplier, duplicates, linear programs, free variables, badly scaled data."""
+    P, q, A, b = (np.stack(a) for a in zip(*(qps_problem(family, kind, RNG) for _ in range(10)), strict=True))
+    k = family.zero
+    args = tensors(P, q, *((A[:, :k], b[:, :k]) if k else ()))
+    rows = dict(zip("Gh", tensors(A[:, k:], b[:, k:]), strict=True))
+    found, expected = (cvxlayers.torch.qp(*args, **rows, solver=s) for s in ("arrays", "host"))
+    f, g = ((z * (args[0] @ z[..., None])[..., 0] / 2 + args[1] * z).sum(-1) for z in (found, expected))
+    assert ((f - g).abs() <= 1e-9 * (1 + g.abs())).all()
+    assert kind in ("lp", "deficient") or torch.allclose(found, expected, rtol=1e-8, atol=1e-9)  # else not unique

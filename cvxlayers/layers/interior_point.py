@@ -18,23 +18,24 @@ from array_api_compat import array_namespace
 from ..factors import cholesky, cholesky_solve, identity
 from ..loops import iterate
 
-_STEPS, _NEWTON = 60, 12
-_PATIENCE = 4  # steps of either method without progress
+_STEPS, _NEWTON = 60, 30
+_PATIENCE, _MORE = 4, 12  # steps of the two without progress: the active set of a thin slab takes Newton's some to find
 _NEAR = 1e-3  # where no progress means that rounding is reached
-_CERTIFIED = 1e-6
 _ROUNDS = 4  # solutions of a KKT system: each takes what e has left of the error before
 
 
 class Limits(NamedTuple):
-    """For a dtype: e, the regularization; stop, of the interior-point method; target, of Newton's; accepted, the residual."""
+    """For a dtype: e, the regularization; stop, of the interior-point method; target, of Newton's; accepted, the residual;
+    certified, of what proves that there is no solution."""
 
     e: float
     stop: float
     target: float
     accepted: float
+    certified: float
 
 
-SINGLE, DOUBLE = Limits(1e-5, 1e-6, 1e-6, 1e-4), Limits(1e-9, 1e-12, 1e-14, 1e-9)
+SINGLE, DOUBLE = Limits(1e-5, 1e-6, 1e-6, 1e-4, 1e-4), Limits(1e-9, 1e-12, 1e-14, 1e-9, 1e-6)
 
 
 def limits(xp, dtype):
@@ -113,8 +114,8 @@ def interior_point(program: Program):
         qx, dy = (xp.sum(a * b, axis=-1, keepdims=True) for a, b in ((q, x), (d, y)))
         merit = xp.maximum(relative(xp, r1, Px, q, Cy), relative(xp, r2, Cx, full, d))
         merit = xp.maximum(merit, mu / (1 + xp.abs(qx)))
-        nowhere = (dy < 0) & (largest(xp, Cy) <= -_CERTIFIED * dy)
-        endless = (qx < 0) & (xp.maximum(largest(xp, Px), largest(xp, Cx + full)) <= -_CERTIFIED * qx)
+        nowhere = (dy < 0) & (largest(xp, Cy) <= -limit.certified * dy)
+        endless = (qx < 0) & (xp.maximum(largest(xp, Px), largest(xp, Cx + full)) <= -limit.certified * qx)
         shown = xp.where(nowhere, 1.0, xp.where(endless, 2.0, 0 * merit))
         return r1, r2, mu, merit, shown
 
@@ -172,7 +173,7 @@ def newton(program: Program, x, y, s):
         better = going & (size < best)
         best_x, best_v = xp.where(better, x, best_x), xp.where(better, v, best_v)
         best, failures = xp.where(better, size, best), xp.where(better, 0.0, failures + 1)
-        going = going & xp.isfinite(size) & (best > limit.target) & (failures < _PATIENCE)
+        going = going & xp.isfinite(size) & (best > limit.target) & (failures < _MORE)
         return going, x, v, r1, r2, best_x, best_v, best, failures
 
     v = xp.concat([y[..., :hard], y[..., hard:] - s], axis=-1)

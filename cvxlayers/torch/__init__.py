@@ -10,5 +10,6 @@ except ImportError as error:
 from .functions import qp, sparsemax
 from .host import lift
 from .layer import CvxpyLayer
+from .modules import QP, QPFunction
 
-__all__ = ["CvxpyLayer", "lift", "qp", "sparsemax"]
+__all__ = ["QP", "CvxpyLayer", "QPFunction", "lift", "qp", "sparsemax"]
