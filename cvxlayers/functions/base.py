@@ -27,6 +27,18 @@ class Arrays(Protocol):
     def broadcast_to(self, x, shape) -> Any:
         """As in NumPy."""
 
+    def matmul(self, a, b) -> Any:
+        """As in NumPy, for matrices."""
+
+    def inverse(self, a) -> Any:
+        """Of matrices."""
+
+    def cast(self, x, like) -> Any:
+        """An array, or one of NumPy, in the dtype and on the device of another."""
+
+    def values(self, x) -> Any:
+        """As an array of NumPy; None where it has no values yet."""
+
     def on_host(self, x) -> bool:
         """Whether the array is in the memory of the CPU; one that is traced: whether it will be."""
 

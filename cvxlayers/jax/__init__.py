@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
 
-from .functions import qp, sparsemax
+from .functions import qp, ridge_head, sparsemax, svm_binary, svm_crammer_singer
 from .host import lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "lift", "qp", "sparsemax"]
+__all__ = ["CvxpyLayer", "lift", "qp", "ridge_head", "sparsemax", "svm_binary", "svm_crammer_singer"]

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import ShapeError
 from ..functions import Functions
@@ -37,6 +38,19 @@ class _Arrays:
         """Sizes."""
         return tuple(x.shape)
 
+    matmul = staticmethod(jnp.matmul)
+    inverse = staticmethod(jnp.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """An array of its dtype."""
+        return jnp.asarray(x, like.dtype)
+
+    @staticmethod
+    def values(x):
+        """Of arrays that are not traced."""
+        return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
     @staticmethod
     def on_host(x):
         """By its devices, which a traced array does not have: they will be the default ones."""
@@ -53,3 +67,6 @@ class _Arrays:
 functions = Functions(_Arrays())
 sparsemax = functions.sparsemax
 qp = functions.qp
+ridge_head = functions.ridge_head
+svm_binary = functions.svm_binary
+svm_crammer_singer = functions.svm_crammer_singer

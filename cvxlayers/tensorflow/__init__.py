@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
 
-from .functions import qp, sparsemax
+from .functions import qp, ridge_head, sparsemax, svm_binary, svm_crammer_singer
 from .host import jvp, lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "jvp", "lift", "qp", "sparsemax"]
+__all__ = ["CvxpyLayer", "jvp", "lift", "qp", "ridge_head", "sparsemax", "svm_binary", "svm_crammer_singer"]

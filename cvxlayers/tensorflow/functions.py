@@ -50,6 +50,19 @@ class _Arrays:
         order.insert(range(x.shape.rank)[destination], order.pop(source))
         return tf.transpose(x, order)
 
+    matmul = staticmethod(tf.matmul)
+    inverse = staticmethod(tf.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """A tensor of its dtype."""
+        return tf.cast(x, like.dtype)
+
+    @staticmethod
+    def values(x):
+        """Of eager tensors."""
+        return x.numpy() if tf.executing_eagerly() else None
+
     @staticmethod
     def on_host(x):
         """Here all maps run on the host."""
@@ -64,3 +77,6 @@ class _Arrays:
 functions = Functions(_Arrays())
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)
 qp = tf.autograph.experimental.do_not_convert(functions.qp)
+ridge_head = tf.autograph.experimental.do_not_convert(functions.ridge_head)
+svm_binary = tf.autograph.experimental.do_not_convert(functions.svm_binary)
+svm_crammer_singer = tf.autograph.experimental.do_not_convert(functions.svm_crammer_singer)

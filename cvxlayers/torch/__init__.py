@@ -7,9 +7,9 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
-from .functions import qp, sparsemax
+from .functions import qp, ridge_head, sparsemax, svm_binary, svm_crammer_singer
 from .host import lift
 from .layer import CvxpyLayer
 from .modules import QP, QPFunction
 
-__all__ = ["QP", "CvxpyLayer", "QPFunction", "lift", "qp", "sparsemax"]
+__all__ = ["QP", "CvxpyLayer", "QPFunction", "lift", "qp", "ridge_head", "sparsemax", "svm_binary", "svm_crammer_singer"]

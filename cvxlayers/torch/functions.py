@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch._C import _are_functorch_transforms_active
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..errors import ShapeError
 from ..functions import Functions
@@ -17,7 +19,7 @@ class _Arrays:
     """Torch's own operations."""
 
     reshape = staticmethod(torch.reshape)
-    moveaxis = staticmethod(torch.moveaxis)
+    moveaxis = staticmethod(torch.movedim)
     broadcast_to = staticmethod(torch.broadcast_to)
 
     @staticmethod
@@ -39,6 +41,20 @@ class _Arrays:
     def shape(x):
         """Sizes."""
         return tuple(x.shape)
+
+    matmul = staticmethod(torch.matmul)
+    inverse = staticmethod(torch.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """The dtype of integers is theirs."""
+        return torch.as_tensor(x, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def values(x):
+        """Where nothing traces and no transformation is at work."""
+        held = torch.compiler.is_compiling() or _are_functorch_transforms_active() or _get_current_dispatch_mode() is not None
+        return None if held else x.detach().cpu().numpy()
 
     @staticmethod
     def on_host(x):
@@ -77,3 +93,6 @@ def public(name):
 
 sparsemax = public("sparsemax")
 qp = public("qp")
+ridge_head = public("ridge_head")
+svm_binary = public("svm_binary")
+svm_crammer_singer = public("svm_crammer_singer")
