@@ -98,6 +98,8 @@ def call_on_host(diffmap, kind, args, want):
     if kind == "forward":
         diffmap.check(*args)
     results, saved = call(diffmap, kind, args)
+    if kind == "forward":
+        diffmap.verify(results, saved)
     return _full(results, results_shapes), _full(saved, saved_shapes)
 
 

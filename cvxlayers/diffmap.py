@@ -49,6 +49,9 @@ class DiffMap(ABC):
         It is called where the inputs have values. In compiled code the outputs of such items are NaN.
         """
 
+    def verify(self, outputs, saved):  # noqa: B027 - most maps know before, from their inputs
+        """Raise SolverError, naming the items, for results of a native map that are no solutions; called like `check`."""
+
     @abstractmethod
     def forward(self, *inputs):
         """Outputs, and what the derivatives need."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .batching import flatten
-from .canonicalize import canonicalize
+from .canonicalize import Canonical, canonicalize
 from .derivatives import derivative_named
 from .diffmap import DiffMap, Saved
 from .errors import ProblemError, SolverError, listed
@@ -56,16 +56,34 @@ class ConeLayer(DiffMap):
         verbose=False,
         derivative_options=None,
     ):
-        make_derivative = derivative_named(derivative)
-        name, args = requested(solver, solver_args)
-        quadratic = make_derivative.quadratic and (name is None or solver_named(name).quadratic)
+        name, _ = requested(solver, solver_args)
+        quadratic = derivative_named(derivative).quadratic and (name is None or solver_named(name).quadratic)
         compiled = canonicalize(problem, list(parameters), list(variables), gp=gp, quadratic=quadratic)
+        self._assemble(compiled, solver, solver_args, derivative, on_error, verbose, derivative_options)
+
+    @classmethod
+    def of(cls, compiled: Canonical, *, on_error="raise") -> ConeLayer:
+        """The layer of a program that needs no compiling."""
+        layer = cls.__new__(cls)
+        layer._assemble(compiled, on_error=on_error)
+        return layer
+
+    def _assemble(
+        self,
+        compiled,
+        solver=None,
+        solver_args=None,
+        derivative="implicit",
+        on_error="raise",
+        verbose=False,
+        derivative_options=None,
+    ):
         self.structure, self.param_map, self.recovery = compiled.structure, compiled.param_map, compiled.recovery
         self.parameters, self.outputs, self.objective = compiled.parameters, compiled.outputs, compiled.objective
         self.features, self.convex, self.lifted = compiled.features, compiled.convex, compiled.lifted
         self.solver, self.solver_args, self.verbose = solver, neutral(solver_args), verbose
-        self.solvers = ladder(self.structure, name, args)
-        self.derivative = make_derivative(self.structure, self.solvers, **(derivative_options or {}))
+        self.solvers = ladder(self.structure, *requested(solver, solver_args))
+        self.derivative = derivative_named(derivative)(self.structure, self.solvers, **(derivative_options or {}))
         self.second_order = self.derivative.second_order
         self.in_sizes, self.out_sizes = self.param_map.sizes, self.recovery.sizes
         self._set_on_error(on_error)
@@ -202,7 +220,7 @@ class ConeLayer(DiffMap):
         """
         if self.convex:
             return None
-        bad = definite_violation(self.structure.P.dense(P)) > 0
+        bad = definite_violation(self.structure.P.dense(P), symmetric=True) > 0
         if bad.any() and self.on_error == "raise":
             names = ", ".join(repr(self.features[f].name) for f, _ in self.param_map.blocks[0].terms)
             raise ProblemError(

@@ -134,7 +134,9 @@ class Pattern:
         return fast if fast is not None else self.transpose.matvec(values[..., self.by_columns], y)
 
     def dense(self, values):
-        """(..., nnz) -> (..., rows, columns)."""
+        """(..., nnz) -> (..., rows, columns), a view where the pattern is full."""
+        if self.nnz == self.shape[0] * self.shape[1]:
+            return values.reshape(values.shape[:-1] + self.shape)
         out = np.zeros(values.shape[:-1] + self.shape)
         out[..., self.rows, self.cols] = values
         return out

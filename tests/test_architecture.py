@@ -32,6 +32,7 @@ LAYERS = [
     "batching",
     "diffmap",
     "loops",
+    "factors",
     "calls",
     "parameters",
     "param_map",

@@ -36,6 +36,21 @@ class Arrays(Protocol):
         """(shape, like, **randomness): independent standard Gumbel variables of the dtype, and on the device, of the array
         `like`; the framework says which keywords there are."""
 
+    def matmul(self, a, b) -> Any:
+        """As in NumPy, for matrices."""
+
+    def inverse(self, a) -> Any:
+        """Of matrices."""
+
+    def cast(self, x, like) -> Any:
+        """An array, or one of NumPy, in the dtype and on the device of another."""
+
+    def values(self, x) -> Any:
+        """As an array of NumPy; None where it has no values yet."""
+
+    def on_host(self, x) -> bool:
+        """Whether the array is in the memory of the CPU; one that is traced: whether it will be."""
+
     def apply(self, diffmap, *arrays) -> tuple:
         """The outputs of a DiffMap for arrays (lead..., k) of equally many dimensions."""
 

@@ -11,10 +11,14 @@ from .functions import (
     gumbel_sinkhorn,
     optimal_transport,
     project,
+    qp,
+    ridge_head,
     sinkhorn,
     soft_rank,
     soft_sort,
     sparsemax,
+    svm_binary,
+    svm_crammer_singer,
 )
 from .host import lift
 from .layer import CvxpyLayer
@@ -25,8 +29,12 @@ __all__ = [
     "lift",
     "optimal_transport",
     "project",
+    "qp",
+    "ridge_head",
     "sinkhorn",
     "soft_rank",
     "soft_sort",
     "sparsemax",
+    "svm_binary",
+    "svm_crammer_singer",
 ]

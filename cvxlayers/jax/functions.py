@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import register_dataclass
 
 from .. import sets
@@ -39,6 +40,26 @@ class _Arrays:
         """Sizes."""
         return tuple(x.shape)
 
+    matmul = staticmethod(jnp.matmul)
+    inverse = staticmethod(jnp.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """An array of its dtype."""
+        return jnp.asarray(x, like.dtype)
+
+    @staticmethod
+    def values(x):
+        """Of arrays that are not traced."""
+        return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+    @staticmethod
+    def on_host(x):
+        """By its devices, which a traced array does not have: they will be the default ones."""
+        if isinstance(x, jax.core.Tracer):
+            return jax.default_backend() == "cpu"
+        return all(device.platform == "cpu" for device in x.devices())
+
     @staticmethod
     def floating(x):
         """Never of half precision."""
@@ -56,13 +77,17 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
-project = functions.project
-soft_rank = functions.soft_rank
-soft_sort = functions.soft_sort
 gumbel_sinkhorn = functions.gumbel_sinkhorn
 optimal_transport = functions.optimal_transport
+project = functions.project
+qp = functions.qp
+ridge_head = functions.ridge_head
 sinkhorn = functions.sinkhorn
+soft_rank = functions.soft_rank
+soft_sort = functions.soft_sort
 sparsemax = functions.sparsemax
+svm_binary = functions.svm_binary
+svm_crammer_singer = functions.svm_crammer_singer
 
 for _kind in sets.SETS.values():
     register_dataclass(_kind, _kind.parameters(), _kind.options())

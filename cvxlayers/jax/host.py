@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 from ..calls import call, call_on_host, check_inputs, differential, joined, result_sizes, shapes, split, transposed
 from ..diffmap import DiffMap
+from ..factors import FACTORS
 from ..handles import Handle
 from ..loops import LOOPS
 
@@ -127,7 +128,14 @@ def _loop(step, state, most):
     return jax.lax.while_loop(lambda carry: (carry[0] < most) & jnp.any(carry[1][0]), body, (0, state))[1]
 
 
+def _cholesky_solve(L, r):
+    lead = jnp.broadcast_shapes(L.shape[:-2], r.shape[:-2])
+    L, r = (jnp.broadcast_to(a, lead + a.shape[-2:]) for a in (L, r))
+    return jax.scipy.linalg.cho_solve((L, True), r)
+
+
 LOOPS[jnp.__name__] = _loop
+FACTORS[jnp.__name__] = (jnp.linalg.cholesky, _cholesky_solve)
 
 
 @_host.def_impl
@@ -135,7 +143,11 @@ def _eager(*args, handle, kind):
     if handle.map.native:
         if kind == "forward":
             handle.map.check(*args)
-        return _native_compiled(*args, handle=handle, kind=kind)
+        out = _native_compiled(*args, handle=handle, kind=kind)
+        if kind == "forward":
+            count = len(handle.map.out_sizes)
+            handle.map.verify(out[:count], out[count:])
+        return out
     want = _results(handle.map, kind, args)
     use = _use(handle.map, kind, args)
     results = _OnHost(handle, kind, args[0].dtype, want)(*use)

@@ -51,6 +51,24 @@ class _Arrays:
         order.insert(range(x.shape.rank)[destination], order.pop(source))
         return tf.transpose(x, order)
 
+    matmul = staticmethod(tf.matmul)
+    inverse = staticmethod(tf.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """A tensor of its dtype."""
+        return tf.cast(x, like.dtype)
+
+    @staticmethod
+    def values(x):
+        """Of eager tensors."""
+        return x.numpy() if tf.executing_eagerly() else None
+
+    @staticmethod
+    def on_host(x):
+        """Here all maps run on the host."""
+        return True
+
     @staticmethod
     def floating(x):
         """Never of half precision."""
@@ -73,10 +91,14 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
-project = tf.autograph.experimental.do_not_convert(functions.project)
-soft_rank = tf.autograph.experimental.do_not_convert(functions.soft_rank)
-soft_sort = tf.autograph.experimental.do_not_convert(functions.soft_sort)
 gumbel_sinkhorn = tf.autograph.experimental.do_not_convert(functions.gumbel_sinkhorn)
 optimal_transport = tf.autograph.experimental.do_not_convert(functions.optimal_transport)
+project = tf.autograph.experimental.do_not_convert(functions.project)
+qp = tf.autograph.experimental.do_not_convert(functions.qp)
+ridge_head = tf.autograph.experimental.do_not_convert(functions.ridge_head)
 sinkhorn = tf.autograph.experimental.do_not_convert(functions.sinkhorn)
+soft_rank = tf.autograph.experimental.do_not_convert(functions.soft_rank)
+soft_sort = tf.autograph.experimental.do_not_convert(functions.soft_sort)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)
+svm_binary = tf.autograph.experimental.do_not_convert(functions.svm_binary)
+svm_crammer_singer = tf.autograph.experimental.do_not_convert(functions.svm_crammer_singer)

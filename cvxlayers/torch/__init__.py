@@ -11,22 +11,33 @@ from .functions import (
     gumbel_sinkhorn,
     optimal_transport,
     project,
+    qp,
+    ridge_head,
     sinkhorn,
     soft_rank,
     soft_sort,
     sparsemax,
+    svm_binary,
+    svm_crammer_singer,
 )
 from .host import lift
 from .layer import CvxpyLayer
+from .modules import QP, QPFunction
 
 __all__ = [
+    "QP",
     "CvxpyLayer",
+    "QPFunction",
     "gumbel_sinkhorn",
     "lift",
     "optimal_transport",
     "project",
+    "qp",
+    "ridge_head",
     "sinkhorn",
     "soft_rank",
     "soft_sort",
     "sparsemax",
+    "svm_binary",
+    "svm_crammer_singer",
 ]

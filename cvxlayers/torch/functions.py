@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch._C import _are_functorch_transforms_active
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .. import sets
 from ..errors import ShapeError
@@ -19,7 +21,7 @@ class _Arrays:
     """Torch's own operations."""
 
     reshape = staticmethod(torch.reshape)
-    moveaxis = staticmethod(torch.moveaxis)
+    moveaxis = staticmethod(torch.movedim)
     broadcast_to = staticmethod(torch.broadcast_to)
 
     @staticmethod
@@ -41,6 +43,25 @@ class _Arrays:
     def shape(x):
         """Sizes."""
         return tuple(x.shape)
+
+    matmul = staticmethod(torch.matmul)
+    inverse = staticmethod(torch.linalg.inv)
+
+    @staticmethod
+    def cast(x, like):
+        """The dtype of integers is theirs."""
+        return torch.as_tensor(x, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def values(x):
+        """Where nothing traces and no transformation is at work."""
+        held = torch.compiler.is_compiling() or _are_functorch_transforms_active() or _get_current_dispatch_mode() is not None
+        return None if held else x.detach().cpu().numpy()
+
+    @staticmethod
+    def on_host(x):
+        """By its device."""
+        return x.device.type == "cpu"
 
     @staticmethod
     def floating(x):
@@ -87,12 +108,16 @@ def public(name):
     return wrapper
 
 
-soft_rank = public("soft_rank")
-soft_sort = public("soft_sort")
 gumbel_sinkhorn = public("gumbel_sinkhorn")
 optimal_transport = public("optimal_transport")
+qp = public("qp")
+ridge_head = public("ridge_head")
 sinkhorn = public("sinkhorn")
+soft_rank = public("soft_rank")
+soft_sort = public("soft_sort")
 sparsemax = public("sparsemax")
+svm_binary = public("svm_binary")
+svm_crammer_singer = public("svm_crammer_singer")
 
 
 @torch.compiler.allow_in_graph
