@@ -16,9 +16,9 @@ class Sorting(Base):
 
         x: values, with any leading dimensions. eps >= 0: for all, or one for each vector; up to 1 / (the largest gap between
         neighbours) it is the hard sort, exactly, and for large eps all entries are near the mean. axis, or dim: that of the
-        vectors. descending: the largest value first. Returns an array like x, with the same sums. A row that is not finite is NaN.
-        Raises SolverError for eps < 0. The derivative averages over blocks; where x has ties in blocks of their own it is that
-        of x in its order, and where blocks only touch that of their union. O(n log n).
+        vectors. descending: the largest value first. Returns an array like x, with the same sums. A row that is not finite is
+        NaN. Raises SolverError for eps < 0. The derivative averages over blocks; where x has ties in blocks of their own it is
+        that of x in its order, and where blocks only touch that of their union. O(n log n).
         Source: Blondel, Teboul, Berthet, Djolonga, "Fast differentiable sorting and ranking", ICML 2020.
         """
         x, eps = self._all(x, eps)
@@ -27,11 +27,11 @@ class Sorting(Base):
     def soft_rank(self, x, eps=1.0, axis=-1, *, dim=None):
         """The soft ranks: the projection of x / eps onto the convex hull of the permutations of (1, ..., n).
 
-        The smallest value has the rank 1; -x gives the other order. x: values, with any leading dimensions. eps >= 0: for all, or
-        one for each vector; up to the smallest gap between values it gives the hard ranks, exactly (equal values share the mean
-        of theirs), and for large eps all ranks are near (n + 1) / 2. axis, or dim: that of the vectors. Returns an array like x.
-        A row that is not finite is NaN. Raises SolverError for eps < 0. The derivative is (1 - the mean over the block) / eps, 0
-        for eps = 0; where blocks only touch it is that of their union. O(n log n).
+        The smallest value has the rank 1; -x gives the other order. x: values, with any leading dimensions. eps >= 0: for all,
+        or one for each vector; up to the smallest gap between values it gives the hard ranks, exactly (equal values share the
+        mean of theirs), and for large eps all ranks are near (n + 1) / 2. axis, or dim: that of the vectors. Returns an array
+        like x. A row that is not finite is NaN. Raises SolverError for eps < 0. The derivative is 1 - the mean over the block,
+        over eps, and 0 for eps = 0; where blocks only touch it is that of their union. O(n log n).
         Source: Blondel, Teboul, Berthet, Djolonga, "Fast differentiable sorting and ranking", ICML 2020.
         """
         x, eps = self._all(x, eps)

@@ -7,8 +7,8 @@ mean over its block, for each entry:
 
     sort = M s + (I - M) (1, ..., n) / eps                                rank = M (1, ..., n) + (I - M) s / eps
 
-So for small eps blocks are single entries, and the values those of the hard sort and of the ranks, exactly. Where x and eps move
-the blocks stay: that is the derivative. (Blondel, Teboul, Berthet, Djolonga 2020, with the quadratic regularization.)
+So for small eps blocks are single entries, and the values those of the hard sort and of the ranks, exactly. Where x and eps
+move the blocks stay: that is the derivative. (Blondel, Teboul, Berthet, Djolonga 2020, with the quadratic regularization.)
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class SoftSort(_Permutahedron):
     def jvp(self, saved, dx, deps):
         """M dx - off deps / eps."""
         *blocks, inverse = saved
-        return (_means(dx, *blocks, gather=True) - self._off(*saved[1:]) * (inverse * deps),)
+        return (_means(dx, blocks, gather=True) - self._off(*saved[1:]) * (inverse * deps),)
 
     def vjp(self, saved, c):
         """M c in the order of x, -<off, c> / eps."""
         *blocks, inverse = saved
-        return _means(c, *blocks, scatter=True), -inverse * inner(array_namespace(c), self._off(*saved[1:]), c)
+        return _means(c, blocks, scatter=True), -inverse * inner(array_namespace(c), self._off(*saved[1:]), c)
 
     def jvp2(self, saved, s, t):
         """2 off ds dt / eps^2."""
@@ -105,8 +105,8 @@ class SoftSort(_Permutahedron):
 
 
 class SoftRank(_Permutahedron):
-    """A row that is not finite, or with eps < 0, is NaN. Ties in x are no kinks; where blocks only touch, the derivative is that
-    of their union."""
+    """A row that is not finite, or with eps < 0, is NaN. Ties in x are no kinks; where blocks only touch, the derivative is
+    that of their union."""
 
     rank = True
 
@@ -139,11 +139,12 @@ class SoftRank(_Permutahedron):
 
 def _off(c, blocks):
     """(I - M) c, in the order of x."""
-    return c - _means(c, *blocks, gather=True, scatter=True)
+    return c - _means(c, blocks, gather=True, scatter=True)
 
 
-def _means(c, order, first, last, gather=False, scatter=False):
+def _means(c, saved, gather=False, scatter=False):
     """M c; gather: c is in the order of x, else in the sorted one; scatter: the result is."""
+    order, first, last = saved
     found = native.means(c, order, last, gather, scatter)
     if found is not None:
         return found

@@ -5,7 +5,7 @@ import numpy as np
 from .case import Case
 
 RNG = np.random.default_rng(11)
-ITEMS = tuple((RNG.standard_normal(7), np.array(eps)) for eps in (0.7, 0.3, 1.5))
+ITEMS = tuple((RNG.standard_normal(4), np.array(eps)) for eps in (0.7, 0.3, 1.5))
 
 CASES = {
     "soft_sort": Case("soft_sort", ITEMS, axis=True, second=True),

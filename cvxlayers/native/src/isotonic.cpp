@@ -17,9 +17,8 @@
 namespace cvxlayers {
 namespace {
 
-constexpr std::ptrdiff_t PART = 1 << 12;   // entries that are worth another thread
-constexpr std::ptrdiff_t FEW = 400;        // rows up to which sorting by comparisons is faster than by digits
-constexpr int DIGIT = 11, BUCKETS = 1 << DIGIT;
+constexpr std::ptrdiff_t PART = 1 << 12;  // entries that are worth another thread
+constexpr std::ptrdiff_t FEW = 80, MANY = 1500;  // rows up to FEW are sorted by comparisons, from MANY on by long digits
 
 // work(row, scratch) for all rows, in parts that are worth it; each part has its own scratch. Whether there was memory for it.
 template <class Scratch, class Work>
@@ -66,14 +65,9 @@ T to_number(Bits<T> key) {
   return x;
 }
 
-// Sorts `a`, equal keys by their place, which is their order at first; `b` is scratch of the same size. Returns the one of the
-// two that has the result.
-template <class T>
-Entry<T>* sorted(Entry<T>* a, Entry<T>* b, std::ptrdiff_t n) {
-  if (n <= FEW) {
-    std::sort(a, a + n, [](const Entry<T>& l, const Entry<T>& r) { return l.key != r.key ? l.key < r.key : l.place < r.place; });
-    return a;
-  }
+template <int DIGIT, class T>
+Entry<T>* sorted_by_digits(Entry<T>* a, Entry<T>* b, std::ptrdiff_t n) {
+  constexpr int BUCKETS = 1 << DIGIT;
   constexpr int passes = (8 * sizeof(T) + DIGIT - 1) / DIGIT;
   std::uint32_t counts[passes][BUCKETS] = {};
   for (std::ptrdiff_t i = 0; i < n; i++)
@@ -89,6 +83,15 @@ Entry<T>* sorted(Entry<T>* a, Entry<T>* b, std::ptrdiff_t n) {
     for (std::ptrdiff_t i = 0; i < n; i++) b[count[(a[i].key >> (DIGIT * d)) & (BUCKETS - 1)]++] = a[i];
     std::swap(a, b);
   }
+  return a;
+}
+
+// Sorts `a`, equal keys by their place, which is their order at first; `b` is scratch of the same size. Returns the one of the
+// two that has the result.
+template <class T>
+Entry<T>* sorted(Entry<T>* a, Entry<T>* b, std::ptrdiff_t n) {
+  if (n > FEW) return n < MANY ? sorted_by_digits<8>(a, b, n) : sorted_by_digits<11>(a, b, n);
+  std::sort(a, a + n, [](const Entry<T>& l, const Entry<T>& r) { return l.key != r.key ? l.key < r.key : l.place < r.place; });
   return a;
 }
 

@@ -1,0 +1,106 @@
+"""Soft sorting and ranking: forward + backward of a batch in milliseconds, float64, next to the errors.
+
+    eps = 1, x standard normal (B, n); torch.sort as the floor, torchsort 0.1.10 (it compiles its kernel when it is
+    installed, which takes setuptools < 80 and a PATH without nvcc), and the projection as a CvxpyLayer up to n = 100
+
+All run in turn in one process; the best call counts. Errors are the largest entries relative to the projection by SciPy's
+isotonic regression, for the first row, and to the derivative that its blocks have. Run: python benchmarks/sorting.py [--quick]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from cases import CORES, Entry, difference, in_turn, installed, limits, machine, parser
+from scipy.optimize import isotonic_regression
+
+from cvxlayers.torch import CvxpyLayer, soft_rank, soft_sort
+
+SIZES = [(n, B) for n in (10, 100, 1000, 10000) for B in (1, 128)]
+LARGEST = 100  # variables, for the form in CVXPY
+
+
+def reference(x, c, rank):
+    """y and the gradient of <c, y> in x, for one row, by SciPy."""
+    n, order = x.size, np.argsort(x)
+    z, w = (x[order], np.arange(1.0, n + 1)) if rank else (np.arange(1.0, n + 1), x[order])
+    found = isotonic_regression(z - w)
+    y, g = np.empty(n), np.empty(n)
+    sizes = np.diff(found.blocks)
+
+    def mean(a):
+        return np.repeat(np.add.reduceat(a, found.blocks[:-1]) / sizes, sizes)
+
+    if rank:
+        y[order], g[order] = z - found.x, c[order] - mean(c[order])
+    else:
+        y, g[order] = z - found.x, mean(c)
+    return y, g
+
+
+def in_cvxpy(n, rank):
+    """The projection, by the isotonic regression of the sorted entries: the QP in CVXPY, between torch's sort and gather."""
+    import cvxpy as cp
+
+    t, v = cp.Parameter(n), cp.Variable(n)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(v - t)), [v[:-1] <= v[1:]]), [t], [v])
+    one_to_n = torch.arange(1.0, n + 1, dtype=torch.float64)
+
+    def function(x):
+        s, order = torch.sort(x)
+        if not rank:
+            return one_to_n - layer(one_to_n - s)[0]
+        return (s - layer(s - one_to_n)[0]).gather(-1, torch.argsort(order))
+
+    return function
+
+
+def functions(n, rank):
+    """name -> function of x."""
+    found = {"cvxlayers": soft_rank if rank else soft_sort, "torch.sort": lambda x: torch.sort(x).values}
+    if installed("torchsort"):
+        import torchsort
+
+        found["torchsort"] = torchsort.soft_rank if rank else torchsort.soft_sort
+    if 1 < n <= LARGEST:
+        found["CvxpyLayer"] = in_cvxpy(n, rank)
+    return found
+
+
+def entry(name, function, x):
+    """What is timed, with its gradient in x."""
+    last = []
+
+    def forward():
+        last[:] = [function(x)]
+        return last[0].detach().numpy()[0]
+
+    def backward(gx):
+        return torch.autograd.grad(last[0], x, gx)[0].numpy()[0]
+
+    return Entry(name, CORES, forward, backward)
+
+
+def main(options):
+    """Print the table."""
+    print(machine())
+    if not installed("torchsort"):
+        print("torchsort is not installed, skipped: pip install torchsort==0.1.10 --no-build-isolation, with setuptools < 80")
+    names = ["cvxlayers", "torchsort", "CvxpyLayer", "torch.sort"]
+    print(f"\n| function | n | B | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
+    for rank in (True, False):
+        for n, B in SIZES[:4] if options.quick else SIZES:
+            rng = np.random.default_rng(n + B)
+            x = torch.tensor(rng.standard_normal((B, n)), requires_grad=True)
+            gx = torch.tensor(rng.standard_normal((B, n)))
+            y, g = reference(x.detach().numpy()[0], gx.numpy()[0], rank)
+            entries = [entry(*item, x) for item in functions(n, rank).items()]
+            cells = {}
+            for e, (forward, backward, y1, g1) in in_turn(entries, gx, *limits(options)).items():
+                errors = "" if e.name == "torch.sort" else f" ({difference(y1, y):.0e}, {difference(g1, g):.0e})"
+                cells[e.name] = f"{min(forward):.3g} + {min(backward):.3g}{errors}"
+            print(f"| {'rank' if rank else 'sort'} | {n} | {B} | {' | '.join(cells.get(k, '') for k in names)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(parser(__doc__).parse_args())
