@@ -208,7 +208,7 @@ EMPTY = {
     "negative radius of the inf-norm": (lambda v: sets.Ball(v, math.inf), "Ball.*radius is negative"),
     "negative total": (lambda v: sets.Simplex(v), "total is negative"),
     "bounds that cross": (lambda v: sets.Box(-v[:, None] - 0.5, 0.0), "low is greater than high"),
-    "too little room": (lambda v: sets.CappedSimplex(1 - v, 0.4), "the sum asked for"),
+    "too little room": (lambda v: sets.CappedSimplex(1 - v, 0.4), "asked for"),
     "a is 0": (lambda v: sets.Halfspace(torch.zeros(3), v), "a is 0"),
 }
 
