@@ -111,7 +111,11 @@ class Birkhoff(Set):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Polyhedron(Set):
-    """{x: A x = b, G x <= h} for A (..., m, n), b (..., m), G (..., k, n), h (..., k); either pair may be None."""
+    """{x: A x = b, G x <= h} for A (..., m, n), b (..., m), G (..., k, n), h (..., k); either pair may be None.
+
+    Projected by `qp`: values that are not finite are errors, and rows that are active with multiplier 0 count as inactive in
+    derivatives.
+    """
 
     A: Any = None
     b: Any = None

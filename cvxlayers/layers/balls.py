@@ -56,9 +56,9 @@ class Euclidean(_Ball):
         size = norm(xp, x)
         outside = size >= r
         inverse = xp.where(size > 0, 1 / xp.where(size > 0, size, 1), 0)
-        u, ratio = x * inverse, xp.where(outside, r * inverse, 1)
-        y = xp.where(r >= 0, xp.where(outside, r * u, x), xp.nan) + 0 * size
-        return (y,), (xp.where(outside, u, 0), ratio, xp.where(outside, inverse, 0))
+        ratio, inverse = xp.where(outside, r * inverse, 1), xp.where(outside, inverse, 0)
+        y = x * xp.where(r >= 0, ratio + 0 * size, xp.nan)
+        return (y,), (x * inverse, ratio, inverse)
 
     def jvp(self, saved, dx, dr):
         """As above."""

@@ -42,7 +42,8 @@ def norm(xp, x):
     """The Euclidean norm over the last axis, which stays with length 1; squares of large and tiny numbers are harmless."""
     big = xp.max(xp.abs(x), axis=-1, keepdims=True)
     unit = xp.where((big > 0) & (big < xp.inf), big, xp.ones_like(big))
-    return unit * xp.sqrt(inner(xp, x / unit, x / unit))
+    x = x / unit
+    return unit * xp.sqrt(inner(xp, x, x))
 
 
 def refuse(bad, like, message):

@@ -24,7 +24,7 @@ class Box(Layer):
     def forward(self, x, low, high):
         """Saved are 1 for entries at low, and 1 for those at high."""
         xp = array_namespace(x)
-        y = xp.where(low <= high, xp.minimum(xp.maximum(x, low), high), xp.nan)
+        y = xp.minimum(xp.maximum(x, xp.where(low <= high, low, xp.nan)), high)
         below = x <= low
         return (y,), (xp.astype(below, y.dtype), xp.astype((x >= high) & ~below, y.dtype))
 

@@ -44,13 +44,13 @@ class SecondOrder(_Symmetric):
         """Saved are J's entry in the corner, w (0 where J is 0 or I), k and 1/|z|."""
         xp = array_namespace(x)
         t, z = x[..., :1], x[..., 1:]
-        size = norm(xp, xp.concat([0 * t, z], axis=-1))
+        size = norm(xp, z) if z.shape[-1] else 0 * t
         polar, outside = size <= -t, (size > -t) & (size >= t)
         inverse = xp.where(outside, 1 / xp.where(size > 0, size, 1), 0)
         corner = xp.where(outside, 0.5, xp.where(polar, 0, 1)) + 0 * t
         k = xp.where(outside, (1 + t * inverse) / 2, corner)
-        y = xp.concat([xp.where(outside, (t + size) / 2, corner * t), k * z], axis=-1) + 0 * size
-        return (y,), (corner, z * inverse, k, inverse)
+        first, same = xp.where(outside, (t + size) / 2, corner * t), 0 * size  # NaN wherever one is
+        return (xp.concat([first + same, (k + same) * z], axis=-1),), (corner, z * inverse, k, inverse)
 
     def jvp(self, saved, dx):
         """J."""

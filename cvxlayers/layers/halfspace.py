@@ -41,11 +41,10 @@ class Hyperplane(Layer):
         e = a * inverse
         along = inner(xp, e, x)
         s = along - b * inverse
-        y = xp.where(self._empty(xp, a, b) | (b != b), xp.nan, 0 * along)
         on = self._active(s) & (size > 0)
         e, s, inverse = (xp.where(on, v, 0) for v in (e, s, inverse))
-        y = y + x - s * e
-        return (y,), (e, x - 2 * s * e, s, inverse)
+        y = x - e * xp.where(self._empty(xp, a, b) | (b != b), xp.nan, s + 0 * along)
+        return (y,), (e, y - s * e, s, inverse)
 
     def jvp(self, saved, dx, da, db):
         """As above."""

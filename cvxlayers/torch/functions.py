@@ -142,7 +142,12 @@ def _register(kind):
     def flatten(set):
         return [getattr(set, name) for name in kind.parameters()], [getattr(set, name) for name in kind.options()]
 
-    pytree.register_pytree_node(kind, flatten, lambda parameters, options: kind(*parameters, *options))
+    pytree.register_pytree_node(
+        kind,
+        flatten,
+        lambda parameters, options: kind(*parameters, *options),
+        serialized_type_name=f"cvxlayers.sets.{kind.__name__}",
+    )
 
 
 for _kind in sets.SETS.values():
