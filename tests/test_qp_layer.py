@@ -12,6 +12,7 @@ import cvxlayers.jax
 import cvxlayers.torch
 from cvxlayers.errors import ProblemError, ShapeError, SolverError
 
+from .frameworks import FRAMEWORKS
 from .function_cases.quadratic import problem
 from .qps import Family
 from .qps import problem as qps_problem
@@ -170,6 +171,26 @@ def test_it_compiles_in_jax(qp):
     expected = torch.autograd.grad(qp(*leaves).pow(2).sum(), leaves)
     for a, g in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, g, atol=1e-8)
+
+
+@pytest.mark.parametrize("framework", ["jax", "tensorflow"])
+def test_array_operations_report_what_they_find(framework):
+    """Where there are values it is an error, and NaN in compiled code."""
+    fw = FRAMEWORKS[framework]
+    with fw.session():
+        Q, p, G, h = (fw.array(a) for a in (np.eye(1), np.zeros(1), [[1.0], [-1.0]], [[1.0, 1], [-1, -1]]))
+        with pytest.raises(SolverError, match="item 1: infeasible"):
+            fw.module.qp(Q, p, G=G, h=h, solver="arrays")
+        if framework == "jax":
+            out = jax.jit(lambda h: cvxlayers.jax.qp(Q, p, G=G, h=h, solver="arrays"))(h)
+            assert np.isnan(out).ravel().tolist() == [False, True]
+
+
+def test_single_precision_by_arrays():
+    args = [a.detach().float() for a in batch(10, 6, 2, 5, 3)]
+    z = cvxlayers.torch.qp(*args, solver="arrays")
+    assert z.dtype == torch.float32
+    assert torch.allclose(z.double(), cvxlayers.torch.qp(*(a.double() for a in args)), atol=1e-4)
 
 
 def test_the_call_of_qpth():

@@ -128,6 +128,11 @@ def _loop(step, state, most):
     return jax.lax.while_loop(lambda carry: (carry[0] < most) & jnp.any(carry[1][0]), body, (0, state))[1]
 
 
+def _cholesky(M):
+    L = jnp.linalg.cholesky(M)
+    return L, jnp.isfinite(L[..., -1:, -1])
+
+
 def _cholesky_solve(L, r):
     lead = jnp.broadcast_shapes(L.shape[:-2], r.shape[:-2])
     L, r = (jnp.broadcast_to(a, lead + a.shape[-2:]) for a in (L, r))
@@ -135,7 +140,7 @@ def _cholesky_solve(L, r):
 
 
 LOOPS[jnp.__name__] = _loop
-FACTORS[jnp.__name__] = (jnp.linalg.cholesky, _cholesky_solve)
+FACTORS[jnp.__name__] = (_cholesky, _cholesky_solve)
 
 
 @_host.def_impl

@@ -73,7 +73,7 @@ class DenseQP(Layer):
         program, beta, gamma = self._in_units(P, q * D, C, d * E)
         x, y, s, certificate = interior_point(program)
         x, y, active, size = newton(program, x, y, s)
-        good = valid & (size <= limits(xp, dtype).accepted)
+        good = valid & (certificate == 0) & (size <= limits(xp, dtype).accepted)
         status = xp.where(certificate > 0, certificate, 1.0 * Status.INACCURATE)
         status = xp.where(valid, xp.where(good, 0.0, status), 1.0 * Status.INVALID)
         x, y = xp.where(good, x * beta * D, 0.0), xp.where(good, y * gamma * E, 0.0)
@@ -215,14 +215,14 @@ def _flat(xp, M):
 
 def _sane(xp, P, q, C, d):
     """The data, with harmless ones in items that are not finite or not convex; and which items are neither (..., 1)."""
-    size = xp.max(xp.abs(P), axis=(-2, -1), keepdims=True)
+    flat = (_flat(xp, P), q, _flat(xp, C), d)
+    finite = [xp.all(xp.isfinite(a), axis=-1, keepdims=True) for a in flat]
+    P, q, C, d = (xp.where(xp.isfinite(a), a, 0.0) for a in (P, q, C, d))
+    size, eye = xp.max(xp.abs(P), axis=(-2, -1), keepdims=True), identity(P)
     rounding = 1e-10 if xp.finfo(q.dtype).bits == 64 else 1e-6
-    eye = identity(P)
-    convex = xp.isfinite(cholesky(P + rounding * xp.where(size > 0, size, 1.0) * eye)[..., -1:, -1])
-    finite = [xp.all(xp.isfinite(a), axis=-1, keepdims=True) for a in (q, d, _flat(xp, C))]
-    P = xp.where(convex[..., None], P, eye)
-    q, C, d = (xp.where(xp.isfinite(a), a, 0.0) for a in (q, C, d))
-    return P, q, C, d, convex & finite[0] & finite[1] & finite[2]
+    _, convex = cholesky(P + rounding * xp.where(size > 0, size, 1.0) * eye)
+    valid = finite[0] & finite[1] & finite[2] & finite[3] & convex
+    return xp.where(convex[..., None], P, eye), q, C, d, valid
 
 
 def _scales(xp, P, C):

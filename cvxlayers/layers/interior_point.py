@@ -64,26 +64,30 @@ def largest(xp, x):
 
 
 class Factors(NamedTuple):
-    """[H, R'; R, -eI], factorized: L of H, S of RH^-1R' + eI, F = H^-1R'."""
+    """[H, R'; R, -eI], factorized: L of H, S of RH^-1R' + eI, F = H^-1R', and whether there are factors (..., 1)."""
 
     L: Any
     S: Any
     F: Any
     R: Any
+    good: Any
 
     @classmethod
     def of(cls, H, R, e):
         """H (..., n, n), R (..., k, n)."""
-        L = cholesky(H + e * identity(H))
+        L, good = cholesky(H)
         F = cholesky_solve(L, R.mT)
         S = R @ F
-        return cls(L, cholesky((S + S.mT) / 2 + e * identity(S)), F, R)
+        S, fine = cholesky((S + S.mT) / 2 + e * identity(S))
+        return cls(L, S, F, R, good & fine)
 
     def solve(self, r1, r2):
-        """(u, w): Hu + R'w = r1, Ru - ew = r2; (..., n), (..., k)."""
+        """(u, w): Hu + R'w = r1, Ru - ew = r2; (..., n), (..., k). NaN where there are no factors."""
         u = cholesky_solve(self.L, r1[..., None])
         w = cholesky_solve(self.S, self.R @ u - r2[..., None])
-        return (u - self.F @ w)[..., 0], w[..., 0]
+        xp = array_namespace(r1)
+        nothing = xp.where(self.good, 0 * r1[..., :1], xp.nan)
+        return (u - self.F @ w)[..., 0] + nothing, w[..., 0] + nothing
 
 
 def interior_point(program: Program):
@@ -93,7 +97,7 @@ def interior_point(program: Program):
     xp = array_namespace(P)
     A, G = C[..., :hard, :], C[..., hard:, :]
     limit = limits(xp, q.dtype)
-    fixed = P + A.mT @ A
+    fixed = P + A.mT @ A + limit.e * identity(P)
 
     def factors(w):
         return Factors.of(fixed + G.mT @ (w[..., None] * G), A, limit.e)
@@ -101,9 +105,9 @@ def interior_point(program: Program):
     def move(found, r1, r2, w, over):
         """The step for the residuals r1, r2 and ws + y -> over."""
         soft = w * r2[..., hard:] - over
-        dx, dnu = found.solve(-r1 - times(A.mT, r2[..., :hard]) - times(G.mT, soft), -r2[..., :hard])
-        ds = -r2[..., hard:] - times(G, dx)
-        return dx, dnu, ds, soft + w * times(G, dx)
+        dx, dnu = found.solve(-r1 - times(C.mT, xp.concat([r2[..., :hard], soft], axis=-1)), -r2[..., :hard])
+        along = times(G, dx)
+        return dx, dnu, -r2[..., hard:] - along, soft + w * along
 
     def state(x, y, s):
         """Residuals, merit and certificate of a point."""
@@ -186,7 +190,7 @@ def newton(program: Program, x, y, s):
 def kkt(P, C, r1, r2, e):
     """(u, w): Pu + C'w = r1, Cu = r2, by refinement of solutions with e: of least norm in w where rows are redundant, and in
     u where it is free."""
-    xp, found = array_namespace(P), Factors.of(P + C.mT @ C, C, e)
+    xp, found = array_namespace(P), Factors.of(P + C.mT @ C + e * identity(P), C, e)
 
     def size(f1, f2):
         return xp.maximum(largest(xp, f1), largest(xp, f2))
@@ -197,7 +201,7 @@ def kkt(P, C, r1, r2, e):
         f1, f2 = r1 - times(P, u) - times(C.mT, w), r2 - times(C, u)
         return size(f1, f2) > enough, u, w, f1, f2
 
-    zero = 0 * (found.L[..., 0, :1] + r1[..., :1] + r2[..., :1])
+    zero = 0 * (found.L[..., 0, :1] + found.S[..., 0, :1] + r1[..., :1] + r2[..., :1])
     r1, r2, enough = r1 + zero, r2 + zero, limits(xp, r1.dtype).target * size(r1, r2)
     _, u, w, _, _ = iterate(step, (size(r1, r2) > 0, 0 * r1, 0 * r2, r1, r2), _ROUNDS)
     return u, w

@@ -39,12 +39,16 @@ from ..factors import FACTORS
 from ..handles import Handle
 from ..memory import private
 
-FACTORS["array_api_compat.torch"] = (
-    lambda M: torch.where((pair := torch.linalg.cholesky_ex(M)).info[..., None, None] == 0, pair.L, torch.nan),
-    lambda L, r: torch.cholesky_solve(r, L),
-)
 _REGISTRY: dict[str, weakref.WeakSet[TorchHandle]] = {}
 TRACED: dict[str, TorchHandle] = {}  # what a graph refers to stays
+
+
+def _cholesky(M):
+    L, info = torch.linalg.cholesky_ex(M)
+    return L, info[..., None] == 0
+
+
+FACTORS["array_api_compat.torch"] = (_cholesky, lambda L, r: torch.cholesky_solve(r, L))
 
 
 class TorchHandle(Handle):
