@@ -242,7 +242,8 @@ class _Factor:
                 self._solve = self._regularized()
 
     def _regularized(self):
-        return self._lu(self.K + sp.diags_array(self.delta * self.sign[:, 0], format="csc"), symmetric=True)
+        matrix = (self.K + sp.diags_array(self.delta * self.sign[:, 0], format="csc")).tocsc()
+        return self._lu(matrix, symmetric=True) or self._lu(matrix, symmetric=False)  # a pivot may cancel to an exact zero
 
     def _lu(self, matrix, symmetric):
         """The solve function of an LU; None if the matrix is exactly singular."""

@@ -1,8 +1,11 @@
 """The system K: dense and factored paths agree, and singular systems give the least-norm solution."""
 
+import cvxpy as cp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+from cvxlayers.layer import ConeLayer
 from cvxlayers.linsolve import ItemFactors, System, _equilibrate, apply_dense, dense_inverse
 from cvxlayers.program import ConeDims, Pattern, Structure
 
@@ -111,3 +114,16 @@ def test_other_items_change_nothing():
 
     for together, alone in zip(solve(np.arange(3)), solve(np.array([0, 2])), strict=True):
         np.testing.assert_array_equal(together[[0, 2]], alone)
+
+
+def test_a_pivot_that_cancels_to_an_exact_zero():
+    """Total variation with every row twice: the sparse LU without pivoting gives up on the regularized K."""
+    n, rng = 40, np.random.default_rng(1)
+    differences = 50 * np.diff(np.eye(n), axis=0)
+    D = np.vstack([differences, differences, sp.random_array((42, n), density=0.1, rng=rng).toarray()])
+    z, y = cp.Variable(n), cp.Parameter(n)
+    layer = ConeLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - y) / 2 + cp.norm1(D @ z))), [y], [z])
+    at, c, t = 5 * rng.standard_normal(n).cumsum()[None], rng.standard_normal((1, n)), 1e-6 * rng.standard_normal((1, n))
+    (up, _), (down, _) = layer.forward(at + t), layer.forward(at - t)
+    gradient = layer.vjp(layer.forward(at)[1], c)[0]
+    assert (c * (up[0] - down[0])).sum() == pytest.approx(2 * (gradient * t).sum(), rel=1e-5, abs=1e-12)
