@@ -1,0 +1,36 @@
+"""The examples of examples/, one by one and smaller: what each of them shows is true, and it draws its figure."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(request, tmp_path, monkeypatch):
+    """run(**sizes): what main(...) of the example in the test's name returns, once its figure is seen to be there."""
+    for package in ("matplotlib", "sklearn", "tqdm"):
+        pytest.importorskip(package, reason="the examples need matplotlib, scikit-learn and tqdm")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    name = request.node.name.removeprefix("test_")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(**sizes):
+        figure = tmp_path / "figure.png"
+        result = module.main(**sizes, figure=figure)
+        assert figure.stat().st_size > 10_000
+        return result
+
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)  # an example may want one
+
+
+def test_closed_forms(example):
+    for value, derivative in example(points=301).values():
+        assert value < 1e-9 and derivative < 1e-9
