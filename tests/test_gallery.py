@@ -34,3 +34,10 @@ def example(request, tmp_path, monkeypatch):
 def test_closed_forms(example):
     for value, derivative in example(points=301).values():
         assert value < 1e-9 and derivative < 1e-9
+
+
+def test_sudoku(example):
+    before, after, angle = example(steps=150)
+    assert before > 0.9
+    assert after < 0.02
+    assert angle < 0.3
