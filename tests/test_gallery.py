@@ -41,3 +41,9 @@ def test_sudoku(example):
     assert before > 0.9
     assert after < 0.02
     assert angle < 0.3
+
+
+def test_denoising(example):
+    noisy, classical, learned = example(steps=60, count=800, test_count=60).values()
+    assert classical < 0.25 * noisy
+    assert learned < 0.9 * classical
