@@ -47,3 +47,10 @@ def test_denoising(example):
     noisy, classical, learned = example(steps=60, count=800, test_count=60).values()
     assert classical < 0.25 * noisy
     assert learned < 0.9 * classical
+
+
+def test_polytope(example):
+    for before, after, area in example(steps=160, count=100).values():
+        assert before > 0.1
+        assert after < 1e-3
+        assert area < 0.1
