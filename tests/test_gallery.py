@@ -54,3 +54,9 @@ def test_polytope(example):
         assert before > 0.1
         assert after < 1e-3
         assert area < 0.1
+
+
+def test_learn_to_sort(example):
+    before, after = example(steps=200, test_count=200)
+    assert before > 0.9
+    assert after == 0
