@@ -60,3 +60,10 @@ def test_learn_to_sort(example):
     before, after = example(steps=200, test_count=200)
     assert before > 0.9
     assert after == 0
+
+
+def test_digits_transport(example):
+    exact, costs, error = example()
+    assert exact == pytest.approx(0.0177779, abs=1e-7)
+    assert costs == pytest.approx({0.1: 0.07590, 0.01: 0.02046, 0.001: 0.0177779}, abs=5e-6)
+    assert error < 1e-9
