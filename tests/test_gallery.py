@@ -67,3 +67,10 @@ def test_digits_transport(example):
     assert exact == pytest.approx(0.0177779, abs=1e-7)
     assert costs == pytest.approx({0.1: 0.07590, 0.01: 0.02046, 0.001: 0.0177779}, abs=5e-6)
     assert error < 1e-9
+
+
+def test_topk(example):
+    top = example(noises=(0.6,), seeds=2, epochs=40)
+    (cross_entropy, limited) = top.values()
+    assert limited > 0.97
+    assert limited > cross_entropy - 0.01
