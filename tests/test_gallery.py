@@ -74,3 +74,11 @@ def test_topk(example):
     (cross_entropy, limited) = top.values()
     assert limited > 0.97
     assert limited > cross_entropy - 0.01
+
+
+def test_few_shot_svm(example):
+    results = example(steps=100, test_count=30)
+    for before, after in results.values():
+        assert before < 0.4
+        assert after > 0.65
+    assert results["5-shot"][1] > 0.8
