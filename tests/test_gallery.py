@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cvxlayers import native
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -36,6 +38,7 @@ def test_closed_forms(example):
         assert value < 1e-9 and derivative < 1e-9
 
 
+@pytest.mark.skipif(not native.available(), reason="without the native engine it takes minutes")
 def test_sudoku(example):
     before, after, angle = example(steps=150)
     assert before > 0.9
