@@ -3,6 +3,7 @@
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
 # make distributed    the same batch on several workers, by torch.distributed and Ray, to the same numbers
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
+# make examples    the gallery: eight small examples, in two minutes or so; each writes its figure to examples/figures
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
 # make bench-native    the native engine against its peers
@@ -16,8 +17,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
+GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm
 
-.PHONY: demo swap gradients distributed test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers clean
+.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -31,6 +33,9 @@ distributed: $(VENV)/.test
 
 gradients: $(VENV)/.demo
 	$(BIN)/python examples/degenerate_gradients.py
+
+examples: $(VENV)/.demo
+	for name in $(GALLERY); do echo; echo $$name; $(BIN)/python examples/$$name.py || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
