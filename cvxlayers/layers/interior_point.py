@@ -21,7 +21,7 @@ from ..loops import iterate
 _STEPS, _NEWTON = 60, 30
 _PATIENCE, _MORE = 4, 12  # steps of the two without progress: the active set of a thin slab takes Newton's some to find
 _NEAR = 1e-3  # where no progress means that rounding is reached
-_ROUNDS = 4  # solutions of a KKT system: each takes what e has left of the error before
+_ROUNDS, _WORTHWHILE = 10, 0.7  # solutions of a KKT system: each leaves of the error before it what e does; at least this
 
 
 class Limits(NamedTuple):
@@ -197,12 +197,17 @@ def kkt(P, C, r1, r2, e):
 
     def step(going, u, w, f1, f2):
         du, dw = found.solve(f1 + times(C.mT, f2), f2)
-        u, w = xp.where(going, u + du, u), xp.where(going, w + dw, w)
-        f1, f2 = r1 - times(P, u) - times(C.mT, w), r2 - times(C, u)
-        return size(f1, f2) > enough, u, w, f1, f2
+        f1n, f2n = f1 - times(P, du) - times(C.mT, dw), f2 - times(C, du)
+        before, now = size(f1, f2), size(f1n, f2n)
+        better = going & (now < before)
+        new = u + du, w + dw, f1n, f2n
+        state = (xp.where(better, b, a) for a, b in zip((u, w, f1, f2), new, strict=True))
+        return better & (now > enough) & (now < _WORTHWHILE * before), *state
 
-    zero = 0 * (found.L[..., 0, :1] + found.S[..., 0, :1] + r1[..., :1] + r2[..., :1])
-    r1, r2, enough = r1 + zero, r2 + zero, limits(xp, r1.dtype).target * size(r1, r2)
+    zero = 0 * (found.L[..., 0, :1] + found.S[..., 0, :1])
+    zero = xp.where(found.good, zero, 0.0)  # the leading dimensions of all
+    r1, r2 = r1 + zero + 0 * r2[..., :1], r2 + zero + 0 * r1[..., :1]
+    enough = limits(xp, r1.dtype).target * size(r1, r2)
     _, u, w, _, _ = iterate(step, (size(r1, r2) > 0, 0 * r1, 0 * r2, r1, r2), _ROUNDS)
     return u, w
 
