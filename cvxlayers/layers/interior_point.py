@@ -177,7 +177,8 @@ def newton(program: Program, x, y, s):
         better = going & (size < best)
         best_x, best_v = xp.where(better, x, best_x), xp.where(better, v, best_v)
         best, failures = xp.where(better, size, best), xp.where(better, 0.0, failures + 1)
-        going = going & xp.isfinite(size) & (best > limit.target) & (failures < _MORE)
+        patient = (failures == 0) | ((best > 100 * limit.target) & (failures < _MORE))  # near the target it is rounding
+        going = going & xp.isfinite(size) & (best > limit.target) & patient
         return going, x, v, r1, r2, best_x, best_v, best, failures
 
     v = xp.concat([y[..., :hard], y[..., hard:] - s], axis=-1)
