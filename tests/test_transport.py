@@ -68,6 +68,22 @@ def test_optimality(n, tau, dtype):
     assert (crossed[whole].abs() < 100 * eps).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_masses_of_all_sizes_and_scores_far_away(dtype):
+    """Where sums underflow, and where large negative scores stand for -inf."""
+    rng = np.random.default_rng(0)
+    a, b = (torch.tensor(np.exp(5 * rng.standard_normal(n))) for n in (20, 50))
+    a, b, C = (a / a.sum()).to(dtype), (b / b.sum()).to(dtype), random(20, 50).to(dtype)
+    for eps in (0.1, 1e-3, 1e-5):
+        _, plan = optimal_transport(C, a, b, eps)
+        assert (plan.sum(1) / a - 1).abs().max() < 1e3 * torch.finfo(dtype).eps
+        assert (plan.sum(0) / b - 1).abs().max() < 1e3 * torch.finfo(dtype).eps
+    X = random(6, 6).to(dtype)
+    holes = torch.eye(6) > 0
+    found, expected = (sinkhorn(torch.where(holes, v, X), 0.1) for v in (-1e9, -INF))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-4)
+
+
 def test_a_tolerance_may_be_asked_for():
     X = random(30, 30)
     rough, exact = sinkhorn(X, 0.02, tol=1e-2), sinkhorn(X, 0.02)

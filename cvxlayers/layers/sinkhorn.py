@@ -19,7 +19,7 @@ from array_api_compat import array_namespace, is_jax_array
 from ..diffmap import Saved
 from ..errors import SolverError, listed
 from .base import Layer, inner
-from .dual import diagonal, newton, solve
+from .dual import identity, newton, solve
 
 
 class Sinkhorn(Layer):
@@ -192,6 +192,8 @@ def _potentials(xp, P, x, y):
     total = xp.sum(x, axis=-1, keepdims=True) - xp.sum(y, axis=-1, keepdims=True)
     gap = _quotient(xp, total, xp.sum(a, axis=-1, keepdims=True) + xp.sum(b, axis=-1, keepdims=True))
     x, y = x - gap * a, y + gap * b
-    p = newton(P, a, xp.where(b > 0, b, 1), x - (P @ _quotient(xp, y, b)[..., None])[..., 0], diagonal(a))
-    q = _quotient(xp, y - (xp.matrix_transpose(P) @ p[..., None])[..., 0], b)
+    root, own_b = xp.sqrt(a), xp.where(b > 0, b, 1)
+    K = P / xp.where(a > 0, root, 1)[..., :, None] / xp.sqrt(own_b)[..., None, :]
+    p = newton(K, root, x - (P @ (y / own_b)[..., None])[..., 0], identity(a))
+    q = (y - (xp.matrix_transpose(P) @ p[..., None])[..., 0]) / own_b
     return _balanced(xp, a, b, p, q)
