@@ -14,13 +14,11 @@ from scipy.optimize import linear_sum_assignment
 import cvxlayers.jax
 import cvxlayers.tensorflow
 from cvxlayers import ProblemError, ShapeError, SolverError, sets
-from cvxlayers.functions import Functions
 from cvxlayers.torch import project
 
 RNG = np.random.default_rng(3)
 A, G = RNG.standard_normal((1, 4)), RNG.standard_normal((3, 4))
 UPPER = np.array([0.5, 1.0, 0.7, 0.2])
-needs_qp = pytest.mark.skipif(not hasattr(Functions, "qp"), reason="polyhedra are projected onto by qp")
 
 
 def _birkhoff(X):
@@ -41,7 +39,7 @@ SETS = {  # the set, the shape of its elements, the same in CVXPY
     "birkhoff": (sets.Birkhoff(), (4, 4), _birkhoff),
     "polyhedron": (sets.Polyhedron(A, [0.3], G, np.ones(3)), 4, lambda x: [A @ x == 0.3, G @ x <= 1]),
 }
-each = pytest.mark.parametrize("name", [pytest.param(n, marks=needs_qp) if n == "polyhedron" else n for n in SETS])
+each = pytest.mark.parametrize("name", SETS)
 
 
 def tensor(x):
@@ -313,7 +311,6 @@ class TestSetsAreArguments:
         np.testing.assert_allclose(tape.gradient(loss, r), g)
 
 
-@needs_qp
 class TestPolyhedron:
     def test_what_has_a_closed_form(self):
         x, I = points("box", 10), np.eye(4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .. import sets
@@ -15,7 +13,8 @@ from ..layers.box import Box
 from ..layers.cones import SecondOrder, Semidefinite
 from ..layers.halfspace import Halfspace, Hyperplane
 from ..layers.simplex import Simplex
-from .base import Base, axis_of, size_of
+from .base import axis_of, size_of
+from .quadratic import Quadratic
 
 BALLS: dict[float, type] = {1: Diamond, 2: Euclidean, np.inf: Maximum}
 MATRICES: dict[type, type] = {sets.PSD: Semidefinite, sets.Birkhoff: Birkhoff}
@@ -29,10 +28,8 @@ VECTORS: dict[type, tuple] = {  # sets of vectors: the map, and its parameters a
 }
 
 
-class Projections(Base):
+class Projections(Quadratic):
     """project."""
-
-    qp: Callable  # of `Quadratic`
 
     def project(self, x, set, axis=-1, *, dim=None):
         """The point of a set that is nearest to x: argmin |y - x| subject to y in the set.

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from cvxlayers import sets
-from cvxlayers.functions import Functions
 
 from .case import Case
 
@@ -50,8 +49,5 @@ CASES = {
     "second-order cone": case(sets.SecondOrderCone, [(x,) for x in (*near(4), np.array([3.0, 1, 1, 1]))]),
     "psd": case(sets.PSD, [(x,) for x in (*near(3, 3), 4 * np.eye(3) + near(3, 3)[0])], axis=False),
     "birkhoff": case(sets.Birkhoff, [(x,) for x in (*near(4, 4), 0.1 * normal(4, 4))], axis=False),
+    "polyhedron": case(sets.Polyhedron, [(x, normal(1, 4), normal(1), normal(3, 4), 0.5 + np.abs(normal(3))) for x in near(4)]),
 }
-if hasattr(Functions, "qp"):
-    CASES["polyhedron"] = case(
-        sets.Polyhedron, [(x, normal(1, 4), normal(1), normal(3, 4), 0.5 + np.abs(normal(3))) for x in near(4)]
-    )
