@@ -8,7 +8,7 @@ H is the Laplacian of a graph with the weights w = P diag(1/b) P'. Its diagonal 
 little is lost where P is close to a permutation and H to zero. |phi'''[h, h, h]| <= (max h - min h) phi''[h, h] gives a step
 along Newton's direction that is known to decrease phi (Bach 2010); the best of it and of longer ones is taken. So the iteration
 converges from everywhere, quadratically in the end. Far from the solution Newton's steps are short, hence the temperature comes
-down from the range of X, each time after a sweep of Sinkhorn's.
+down from the range of X, and a few sweeps of Sinkhorn's, which only scale rows and columns, go before each step.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def solve(X, a, b, tau, tol=None):
         return xp.matrix_transpose(L), u, v, error
     limits = xp.finfo(X.dtype)
     tol = _ROUNDING * limits.eps if tol is None else tol
-    floor = (
-        float(limits.smallest_normal) ** 0.5
-    )  # of sums that are divided by: scales stay finite, and several steps do the rest
+    floor = math.sqrt(limits.smallest_normal)  # of sums that are divided by: scales stay finite, and later steps do the rest
     longest = -math.log(floor)  # step for which what has underflowed in P does not count
     own_a, own_b, eye = _positive(xp, a), _positive(xp, b), identity(a)
     X = xp.where((a > 0)[..., :, None] & (b > 0)[..., None, :], X, -xp.inf)
@@ -74,9 +72,8 @@ def solve(X, a, b, tau, tol=None):
         p, q, low = _descent(xp, E, x, y / own_b, newton(K, root, rows - a, eye), a, b, longest)
         rows = x * xp.exp(low - p) * _right(E, y * xp.exp(-low - q))
         error = xp.max(xp.abs(rows - a) / own_a, axis=-1, keepdims=True)
-        error = xp.where(
-            xp.all((columns > floor) | (b <= 0), axis=-1, keepdims=True), error, 1
-        )  # not all columns have their sums yet
+        reached = xp.all((columns > floor) | (b <= 0), axis=-1, keepdims=True)  # whether all columns have their sums
+        error = xp.where(reached, error, 1)
         p, q = p - xp.log(_positive(xp, x)), q - xp.log(_positive(xp, y))
         L = L - p[..., :, None] - q[..., None, :]
         stalled = (lower == t) & (error > 0.9 * before) & (error < limits.eps**0.5)
