@@ -1,5 +1,6 @@
 // The C interface. Every function checks what it is given and answers with one of the codes below; none throws.
 #include <algorithm>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -9,11 +10,14 @@
 #include "engine.h"
 #include "export.h"
 #include "pool.h"
+#include "rows.h"
 
 namespace cvxlayers {
 
 #define DECLARE(name) extern const Build name;
 BUILDS(DECLARE)
+#define DECLARE_ROWS(name) extern const RowBuild rows_##name;
+ROWS(DECLARE_ROWS)
 
 namespace {
 
@@ -65,6 +69,7 @@ struct Handle {
   }
 };
 
+constexpr std::ptrdiff_t ROW_PART = 1 << 14;  // entries that are worth another thread
 constexpr std::size_t KEPT = 8;  // idle workspaces of one plan
 
 // A workspace for one call; null where there is no memory.
@@ -160,6 +165,15 @@ const Build* build_named(const char* name, std::ptrdiff_t batch, int threads) {
   return nullptr;
 }
 
+#define ROW_ENTRY(name) &rows_##name,
+// That of the instruction set of a build of this name; without a name, the best one.
+const RowBuild* rows_named(const char* name) {
+  static constexpr const RowBuild* list[] = {ROWS(ROW_ENTRY)};
+  for (const RowBuild* build : list)
+    if (runs(build->name) && (!name || !*name || !std::strncmp(build->name, name, 2))) return build;
+  return nullptr;
+}
+
 }  // namespace
 }  // namespace cvxlayers
 
@@ -250,4 +264,20 @@ EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::p
   if (!chosen) return BAD_ARGUMENT;
   return each_group(h, chosen, threads, batch, !P_stride && !A_stride,
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->linear(w, task, first, count, loaded); });
+}
+
+// The maps of rows.h: how many rows have no solution, or -1 for bad arguments. Inputs: address, stride, step (see `RowTask`).
+EXPORT int cvxlayers_rows(const char* build, int kernel, int single, int threads, std::ptrdiff_t batch, std::ptrdiff_t n, const void* a,
+                          std::ptrdiff_t a_stride, std::ptrdiff_t a_step, const void* b, std::ptrdiff_t b_stride, std::ptrdiff_t b_step,
+                          const void* c, std::ptrdiff_t c_stride, std::ptrdiff_t c_step, void* out0, void* out1, void* out2) {
+  const RowBuild* chosen = rows_named(build);
+  if (!chosen || kernel < 0 || kernel >= ROW_KERNELS || threads < 1 || batch < 0 || n < 1 || !a || !out0 || !out1) return -1;
+  const RowTask task{n, {a, b, c}, {a_stride, b_stride, c_stride}, {a_step, b_step, c_step}, {out0, out1, out2}};
+  const std::ptrdiff_t part = std::max<std::ptrdiff_t>(1, ROW_PART / n);
+  std::atomic<std::ptrdiff_t> wrong{0};
+  Pool::get().run(threads, (batch + part - 1) / part, [&](std::ptrdiff_t p) {
+    for (std::ptrdiff_t row = p * part; row < std::min(batch, (p + 1) * part); row++)
+      if (!chosen->run(RowKernel(kernel), single != 0, task, row)) wrong++;
+  });
+  return int(std::min<std::ptrdiff_t>(wrong, INT_MAX));
 }
