@@ -73,7 +73,7 @@ class Base:
         return tuple(o if axis == -1 else self._arrays.moveaxis(o, -1, axis) for o in outputs)
 
     def _last(self, v, n, axis):
-        if not v.shape:
+        if len(v.shape) == 0:
             return self._arrays.broadcast_to(v, (n,))
         if -axis > len(v.shape):
             raise ShapeError(f"an array of shape {tuple(v.shape)} has no axis {axis}")

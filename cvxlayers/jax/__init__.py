@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
 
-from .functions import sparsemax
+from .functions import constrained_softmax, constrained_sparsemax, lml, sparse_topk, sparsemax
 from .host import lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "lift", "sparsemax"]
+__all__ = ["CvxpyLayer", "constrained_softmax", "constrained_sparsemax", "lift", "lml", "sparse_topk", "sparsemax"]

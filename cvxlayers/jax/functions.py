@@ -43,4 +43,8 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+constrained_softmax = functions.constrained_softmax
+constrained_sparsemax = functions.constrained_sparsemax
+lml = functions.lml
+sparse_topk = functions.sparse_topk
 sparsemax = functions.sparsemax

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array_api_compat import array_namespace
+
 from ..diffmap import DiffMap
 
 
@@ -33,3 +35,11 @@ class Layer(DiffMap):
 def inner(xp, a, b):
     """Sums of products over the last axis, which stays with length 1."""
     return xp.sum(a * b, axis=-1, keepdims=True)
+
+
+def failing(wrong):
+    """Flat batch indices of the rows for which an array (..., 1) of truth values is true."""
+    if not wrong.any():
+        return []
+    xp = array_namespace(wrong)
+    return [int(i) for i in xp.nonzero(xp.reshape(wrong, (-1,)))[0]]

@@ -7,8 +7,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
 
-from .functions import sparsemax
+from .functions import constrained_softmax, constrained_sparsemax, lml, sparse_topk, sparsemax
 from .host import jvp, lift
 from .layer import CvxpyLayer
 
-__all__ = ["CvxpyLayer", "jvp", "lift", "sparsemax"]
+__all__ = ["CvxpyLayer", "constrained_softmax", "constrained_sparsemax", "jvp", "lift", "lml", "sparse_topk", "sparsemax"]

@@ -57,4 +57,8 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+constrained_softmax = tf.autograph.experimental.do_not_convert(functions.constrained_softmax)
+constrained_sparsemax = tf.autograph.experimental.do_not_convert(functions.constrained_sparsemax)
+lml = tf.autograph.experimental.do_not_convert(functions.lml)
+sparse_topk = tf.autograph.experimental.do_not_convert(functions.sparse_topk)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)

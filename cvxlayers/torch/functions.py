@@ -70,4 +70,8 @@ def public(name):
     return wrapper
 
 
+constrained_softmax = public("constrained_softmax")
+constrained_sparsemax = public("constrained_sparsemax")
+lml = public("lml")
+sparse_topk = public("sparse_topk")
 sparsemax = public("sparsemax")
