@@ -46,9 +46,10 @@ class Base:
 
     def _apply(self, diffmap, *arrays):
         """`apply` for arrays whose leading dimensions broadcast as in NumPy."""
-        depth = max(len(a.shape) for a in arrays)
-        for sizes in zip(*(reversed(a.shape[:-1]) for a in arrays), strict=False):
-            if len({k for k in sizes if isinstance(k, int)} - {1}) > 1:
+        depths = [len(a.shape) for a in arrays]
+        depth = max(depths)
+        for d in range(2, min(depths) + 1):
+            if len({a.shape[-d] for a in arrays if isinstance(a.shape[-d], int)} - {1}) > 1:
                 shapes = ", ".join(str(tuple(a.shape[:-1])) for a in arrays)
                 raise ShapeError(f"the leading dimensions do not broadcast; found {shapes}")
         return self._arrays.apply(diffmap, *(self._deepened(a, depth) for a in arrays))

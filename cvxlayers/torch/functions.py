@@ -24,7 +24,7 @@ class _Arrays:
     def asarray(value, like=None):
         """A dense tensor with data."""
         if isinstance(value, torch.Tensor):
-            if value.layout != torch.strided or value.is_nested or value.device.type == "meta" or value.is_complex():
+            if value.layout != torch.strided or value.is_nested or value.is_meta or value.is_complex():
                 found = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
                 raise ShapeError(f"found {found}; expected a real dense one with data")
             return value
@@ -43,7 +43,7 @@ class _Arrays:
     @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
-        if len({a.device for a in arrays}) > 1:
+        if any(a.device != arrays[0].device for a in arrays[1:]):
             raise ShapeError(
                 f"the tensors are on different devices: {', '.join(str(a.device) for a in arrays)}; move them to one"
             )
