@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from cvxlayers import native
 from cvxlayers.layers.lml import LML
@@ -36,6 +35,7 @@ def chosen(x):
 
 MAPS = {
     "simplex": (Simplex, lambda x: (x, RNG.uniform(0.1, 3, (len(x), 1)))),
+    "distribution": (lambda n: Simplex(n, 1.0), lambda x: (x,)),
     "capped": (CappedSimplex, lambda x: (x, bounds(x), np.ones((len(x), 1)))),
     "top-k": (CappedSimplex, lambda x: (x, np.ones(x.shape), chosen(x))),
     "whole top-k": (CappedSimplex, lambda x: (x, np.ones(x.shape), np.floor(chosen(x)))),

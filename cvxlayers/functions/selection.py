@@ -19,8 +19,7 @@ class Selection(Base):
         like x. A row with NaN or +inf, or with -inf alone, is NaN. At ties, where y touches 0, the derivative is that of
         the smaller support. Source: Martins, Astudillo, "From softmax to sparsemax", ICML 2016.
         """
-        x, r = self._all(x, 1.0)
-        return self._vectors(Simplex, (x,), (r,), axis, dim)[0]
+        return self._vectors(_distribution, self._all(x), (), axis, dim)[0]
 
     def constrained_sparsemax(self, x, u, axis=-1, *, dim=None):
         """sparsemax with upper bounds: argmin |y - x|^2 subject to 0 <= y <= u, sum(y) = 1.
@@ -77,6 +76,10 @@ class Selection(Base):
         _check_k("sparse_topk", x, k, axis, dim)
         x, u, k = self._all(x, 1.0, k)
         return self._vectors(CappedSimplex, (x, u), (k,), axis, dim)[0]
+
+
+def _distribution(n):
+    return Simplex(n, 1.0)
 
 
 def _check_k(name, x, k, axis, dim):

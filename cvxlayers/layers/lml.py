@@ -21,7 +21,8 @@ from ..native import rows
 from .base import Layer, failing, inner
 
 _MOST = 500  # steps; Newton's are a handful, the others halve the bracket
-_LARGE = 1e30  # stands for infinity in z; times 0 it is 0
+_LARGE = 1e30  # stands for infinity; times 0 it is 0
+_FAR = 30.0  # how far s is from its center at most; e^s is still a number
 
 
 class LML(Layer):
@@ -49,7 +50,7 @@ class LML(Layer):
             )
 
     def forward(self, x, k, tau):
-        """Newton's method for s = nu/tau, between a lower and an upper end of it."""
+        """Newton's method for nu, between a lower and an upper end of it."""
         if rows.takes(x):
             found = rows.run("lml", (x, k, tau), (x.shape[-1],) * 2)
             if found is None or found[1]:
@@ -67,35 +68,50 @@ class LML(Layer):
         none, every = (k <= 0) | (m == 0), k >= m
         inside = ~(none | every | bad)
         k_, m_ = xp.where(inside, k, 1.0), xp.where(inside, m, 2.0)
-        half = xp.where(inside, (top - bottom) / tau_ / 2, 0.0)
-        center = xp.where(inside, bottom + (top - bottom) / 2 - tau_ * xp.log(k_ / (m_ - k_)), xp.where(none, top, bottom))
-        a = xp.where(there, (x - center) / tau_, -_LARGE)
-        tiny, close = xp.finfo(a.dtype).smallest_normal, xp.finfo(a.dtype).eps ** 0.5 / 3
+        shift = tau_ * xp.log(k_ / (m_ - k_))
+        c_low, c_high = (xp.where(inside, end - shift, xp.where(none, top, bottom)) for end in (bottom, top))
+        x = xp.where(there, x, -_LARGE)
+        info = xp.finfo(x.dtype)
+        tiny, close, far = info.smallest_normal, info.eps**0.5 / 3, _FAR if info.eps > 1e-10 else 10 * _FAR
 
-        def step(going, s, low, high):
-            z = a + s
+        # z = (x - center)/tau + s with |s| <= far: the center moves in the units of x, and s finely, however large x/tau is.
+        def step(going, center, s, c_low, c_high, low, high):
+            z = (x - center) / tau_ + s
             e = xp.exp(-xp.abs(z))
             v, w = e / (1 + e), e / (1 + e) ** 2
             below = z < 0
             over = xp.sum(xp.where(below, 0 * v, 1.0), axis=-1, keepdims=True) - k_
             less = xp.sum(xp.where(below, v, 0.0), axis=-1, keepdims=True) + xp.clip(over, min=0)
             more = xp.sum(xp.where(below, 0.0, v), axis=-1, keepdims=True) + xp.clip(-over, min=0)
-            low, high = xp.where(less <= more, s, low), xp.where(less >= more, s, high)
-            less_, more_ = xp.clip(less, min=tiny), xp.clip(more, min=tiny)
-            slope = xp.sum(xp.where(below, w / less_, w / more_), axis=-1, keepdims=True)
-            moved = s - xp.log(less_ / more_) / xp.clip(slope, min=tiny)
-            moved = xp.where((moved > low) & (moved < high), moved, low + (high - low) / 2)
-            going = going & (low < high) & (less + more > 0)
-            moved = xp.where(going, moved, s)
-            return going & (xp.abs(moved - s) > close), moved, low, high
+            going = going & (less != more) & (less + more > tiny**0.5)
+            low, high = xp.where(less < more, s, low), xp.where(less > more, s, high)
+            c_low = xp.where((s == 0) & (less > more), center, c_low)
+            c_high = xp.where((s == 0) & (less < more), center, c_high)
+            stairs = xp.abs(less - more) >= 1
+            less, more = xp.clip(less, min=tiny), xp.clip(more, min=tiny)
+            slope = xp.sum(xp.where(below, w / less, w / more), axis=-1, keepdims=True)
+            newton = xp.clip(s - xp.log(less / more) / xp.clip(slope, min=tiny), min=-_LARGE, max=_LARGE)
+            wide = stairs & ((c_high - c_low) / tau_ > far)  # Newton would climb stairs
+            newton = xp.where(wide, _LARGE, newton)
+            near = xp.abs(newton) <= far
+            within = (newton > low) & (newton < high)
+            fine = xp.where(within, newton, low + (high - low) / 2)
+            coarse = center - newton * tau_
+            coarse = xp.where((coarse > c_low) & (coarse < c_high), coarse, c_low + (c_high - c_low) / 2)
+            done = (near & (xp.abs(fine - s) <= xp.where(within, close, 0 * s + info.eps))) | (
+                ~near & ~((coarse > c_low) & (coarse < c_high))
+            )
+            center = xp.where(going & ~near & ~done, coarse, center)
+            s = xp.where(going, xp.where(near, fine, xp.where(done, s, 0.0)), s)
+            low, high = xp.where(near, low, -far), xp.where(near, high, far)
+            return going & ~done, center, s, c_low, c_high, low, high
 
-        peak = xp.max(a, axis=-1, keepdims=True)
-        s = xp.log(k_) - peak - xp.log(xp.sum(xp.exp(a - peak), axis=-1, keepdims=True))  # y <= e^z: the root is not below
-        s = xp.clip(s, min=-half, max=half)
-        _, s, _, _ = iterate(step, (inside, s, -half + 0 * s, half + 0 * s), _MOST)
-        beyond = 110.0 if xp.finfo(a.dtype).eps > 1e-10 else 1000.0  # its exp is zero, while z keeps the differences
+        center = c_low + (c_high - c_low) / 2
+        far_ = xp.zeros_like(center) + far
+        _, center, s, *_ = iterate(step, (inside, center, 0 * far_, c_low, c_high, -far_, far_), _MOST)
+        beyond = 110.0 if info.eps > 1e-10 else 1000.0  # its exp is zero, while z keeps the differences
         s = xp.where(inside, s, xp.where(none, xp.zeros_like(s) - beyond, beyond))
-        z = xp.where(bad, xp.nan, xp.clip(a + s, min=-_LARGE))
+        z = xp.where(bad, xp.nan, xp.clip((x - center) / tau_ + s, min=-_LARGE, max=_LARGE))
         e = xp.exp(-xp.abs(z))
         y = xp.where(z < 0, e, 1.0) / (1 + e)
         return (y,), (z, tau * 1)

@@ -23,39 +23,43 @@ _MOST = 100  # steps; each takes entries off the support for good, and a handful
 
 
 class Simplex(Layer):
-    """(x, r) -> y: (..., n), (..., 1) -> (..., n). Entries of -inf get 0; a row with NaN or +inf, or without a finite entry
-    or with r < 0, is NaN. At a tie on the boundary of the support, the derivative is that of the smaller support."""
+    """(x, r) -> y: (..., n), (..., 1) -> (..., n); with a number as `total`: x -> y, r = total. Entries of -inf get 0; a row
+    with NaN or +inf, or without a finite entry or with r < 0, is NaN. At a tie on the boundary of the support, the
+    derivative is that of the smaller support."""
 
     second_order = loops = True
 
-    def __init__(self, n):
-        super().__init__(n)
-        self.in_sizes, self.out_sizes, self.saved = (n, 1), (n,), (Saved(n, (0, 1)),)
+    def __init__(self, n, total=None):
+        super().__init__(n, total)
+        self.total = total
+        self.in_sizes, self.out_sizes = (n, 1) if total is None else (n,), (n,)
+        self.saved = (Saved(n, tuple(range(len(self.in_sizes)))),)
 
-    def forward(self, x, r):
+    def forward(self, x, r=None):
         """Newton's method on f."""
+        r = self.total if r is None else r
         found = rows.takes(x) and rows.run("capped", (x, None, r), (x.shape[-1],) * 2)
         if found:
             y, support = found[0]
             return (y,), (support,)
         xp = array_namespace(x)
         top = xp.max(x, axis=-1, keepdims=True)
-        z = x - top  # where all terms of f are small; NaN in rows that have no solution
-        t = -r + 0 * top
+        fine = (top > -xp.inf) & (top < xp.inf) & (r >= 0)
+        z = xp.where(fine, x, 0.0) - xp.where(fine, top, 0.0)  # where all terms of f are small
+        t = xp.where(fine, -r, xp.zeros_like(top))
 
         def step(going, t, y):
             count = xp.sum(xp.astype(y > 0, y.dtype), axis=-1, keepdims=True)
             excess = xp.sum(y, axis=-1, keepdims=True) - r
-            moved = t + excess / count
+            moved = t + excess / xp.clip(count, min=1)
             going = (moved > t) & (count > 0)
             t = xp.where(going, moved, t)
             return going, t, xp.clip(z - t, min=0)
 
-        _, t, y = iterate(step, (top == top, t, xp.clip(z - t, min=0)), _MOST)
-        y = xp.where((r >= 0) & (top == top), y, xp.nan)
-        return (y,), (xp.where(y > 0, 1.0, 0 * y),)
+        _, t, y = iterate(step, (fine, t, xp.clip(z - t, min=0)), _MOST)
+        return (xp.where(fine, y, xp.nan),), (xp.where(fine, xp.astype(y > 0, y.dtype), xp.nan),)
 
-    def jvp(self, saved, dx, dr):
+    def jvp(self, saved, dx, dr=0.0):
         """The mean over the support off, and a share of dr."""
         xp = array_namespace(dx)
         s = saved[0]
@@ -63,13 +67,14 @@ class Simplex(Layer):
 
     def vjp(self, saved, c):
         """The same projection, and the mean."""
-        found = rows.takes(c) and rows.run("capped_vjp", (*saved, c), (c.shape[-1], None, 1))
+        wanted = None if self.total is not None else 1
+        found = rows.takes(c) and rows.run("capped_vjp", (*saved, c), (c.shape[-1], None, wanted))
         if found:
             return found[0]
         xp = array_namespace(c)
         s = saved[0]
         mean = inner(xp, s, c) / xp.clip(xp.sum(s, axis=-1, keepdims=True), min=1)
-        return s * (c - mean), mean
+        return (s * (c - mean), mean)[: len(self.in_sizes)]
 
     def jvp2(self, saved, s, t):
         """Zero: the map is piecewise linear."""
@@ -77,7 +82,7 @@ class Simplex(Layer):
 
     def vjp2(self, saved, t, c):
         """Zero."""
-        return 0 * (t[0] * c[0]), 0 * (t[1] * c[0][..., :1])
+        return tuple(0 * (a * c[0][..., : a.shape[-1]]) for a in t)
 
 
 class CappedSimplex(Layer):
@@ -125,7 +130,7 @@ class CappedSimplex(Layer):
         top = xp.max(xp.where(bad, 0.0, x), axis=-1, keepdims=True)
         z = xp.where(there & ~bad, x, 0.0) - xp.where(top > -xp.inf, top, 0.0)
         r = xp.where(bad, 0.0, r)
-        cap = xp.where(there & ~bad, xp.minimum(u + 0 * r, r + 0 * u), 0.0)  # no entry of y is more than r
+        cap = xp.where(there & ~bad, xp.minimum(u, r), 0.0)  # no entry of y is more than r
         eps = xp.finfo(z.dtype).eps
         low = xp.min(z - cap, axis=-1, keepdims=True)
         high = xp.max(z + 0 * low, axis=-1, keepdims=True)
@@ -141,7 +146,8 @@ class CappedSimplex(Layer):
             going = going & (xp.abs(excess) > 2 * eps * r) & (low < high)
             return going & ~done, xp.where(going, moved, t), low, high
 
-        t = xp.maximum(low, high - r)
+        room = xp.sum(cap, axis=-1, keepdims=True)
+        t = xp.where((room > r) | (r == 0), xp.maximum(low, high - r), low)
         _, t, _, _ = iterate(step, (t == t, t, low, high), 2 * _MOST)
         least = z - xp.where(there, u, 0.0)
         full = there & (least >= t)
@@ -177,12 +183,12 @@ class CappedSimplex(Layer):
 
     def vjp2(self, saved, t, c):
         """Zero."""
-        return 0 * (t[0] * c[0]), 0 * (t[1] * c[0]), 0 * (t[2] * c[0][..., :1])
+        return tuple(0 * (a * c[0][..., : a.shape[-1]]) for a in t)
 
 
 def _infeasible(xp, x, u, r):
     """Rows with numbers in them and without a solution; rounding of the sum is forgiven."""
-    cap = xp.minimum(u + 0 * r, r + 0 * u)
+    cap = xp.minimum(u, r)
     room = xp.sum(xp.where(x > -xp.inf, cap, 0.0), axis=-1, keepdims=True)
     few = room < r * (1 - 16 * xp.finfo(x.dtype).eps)
     unknown = xp.any((x != x) | (x == xp.inf) | (u != u), axis=-1, keepdims=True)

@@ -8,6 +8,8 @@ arrays that it cannot read: then array operations do the same.
 from __future__ import annotations
 
 import ctypes
+import math
+import struct
 from functools import cache
 
 import numpy as np
@@ -16,12 +18,10 @@ from ..threads import workers
 from . import available, chosen_build
 from .library import library
 
-_int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _KERNELS = {name: k for k, name in enumerate(("capped", "capped_vjp", "lml", "lml_vjp", "softmax", "softmax_vjp"))}
 _SINGLE = {"float32": 1, "torch.float32": 1, "float64": 0, "torch.float64": 0}
 _LARGE = 1 << 15  # entries from which on a second thread is worth waking
-_NOTHING = (None, 0, 0)
-_ARGUMENTS: list = [ctypes.c_char_p, *([_int] * 3), _long, _long, *([_pointer, _long, _long] * 3), *([_pointer] * 3)]
+_PACK = struct.Struct("@17q").pack  # `RowCall` of rows.h: one argument, since ctypes takes 0.1 us for each
 
 
 @cache
@@ -30,7 +30,7 @@ def _function():
     if found is None:
         return None
     function = found.cvxlayers_rows
-    function.argtypes, function.restype = _ARGUMENTS, _int
+    function.argtypes, function.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_int
     return function
 
 
@@ -50,33 +50,50 @@ def takes(array) -> bool:
 
 
 def run(kernel, inputs, sizes, build=None):
-    """(outputs, how many rows have no solution), or None. inputs: up to three arrays (lead..., k), the first one with k = n, or
-    None. sizes: those of the outputs (lead..., size), None for one that is not wanted."""
+    """(outputs, how many rows have no solution), or None. inputs: up to three arrays (lead..., k), the first one with k = n,
+    constants of the code as float, or None. sizes: those of the outputs (lead..., size), None for one that is not wanted."""
     first = inputs[0]
-    single = _single(first.dtype)
-    lead = first.shape[:-1]
-    for a in inputs:
-        if a is not None and a.shape[:-1] != lead and not _single_row(a.shape):
-            if not _single_row((*lead, 1)):
-                return None
-            lead = a.shape[:-1]
-    batch = 1
-    for size in lead:
-        batch *= size
-    if single is None or any(a is not None and a.dtype != first.dtype for a in inputs):
-        return None
+    dtype, shape = first.dtype, first.shape
+    lead, n, single = shape[:-1], shape[-1], _single(dtype)
     address = _numpy if type(first) is np.ndarray else _torch
-    kept = [_NOTHING if a is None else address(a) for a in inputs]
-    words = [word for at, stride, step, *_ in (*kept, *[_NOTHING] * (3 - len(kept))) for word in (at, stride, step)]
-    n, outputs = first.shape[-1], [None if size is None else _empty(first, (*lead, size)) for size in sizes]
-    places = [None if out is None else address(out)[0] for out in (*outputs, *[None] * (3 - len(outputs)))]
+    words: list[int] = []
+    kept = []
+    for a in inputs:
+        if a is None:
+            words += (0, 0, 0)
+            continue
+        if type(a) is float:
+            kept.append(_number(a, single))
+            words += (ctypes.addressof(kept[-1]), 0, 0)
+            continue
+        own = a.shape[:-1]
+        if own != lead and not _ones(own):
+            if not _ones(lead):
+                return None
+            lead = own
+        if a.dtype != dtype or single is None:
+            return None
+        at, stride, step, memory = address(a)
+        words += (at, 0 if _ones(own) else stride, step)
+        kept.append(memory)
+    outputs = [None if size is None else _empty(first, (*lead, size)) for size in sizes]
+    places = [0 if out is None else address(out)[0] for out in outputs]
+    batch = math.prod(lead)
     threads = workers() if batch > 1 and batch * n >= _LARGE else 1
-    wrong = _function()(_build() if build is None else build, _KERNELS[kernel], single, threads, batch, n, *words, *places)
-    return None if wrong < 0 else (tuple(out for out in outputs if out is not None), wrong)
+    words += (0,) * (9 - len(words))
+    places += (0,) * (3 - len(places))
+    call = _PACK(_KERNELS[kernel], single, threads, batch, n, *words, *places)
+    wrong = _function()(_build() if build is None else build, call)
+    return None if wrong < 0 else ([out for out in outputs if out is not None], wrong)
 
 
-def _single_row(shape):
-    return all(size == 1 for size in shape[:-1])
+@cache
+def _number(value, single):
+    return (ctypes.c_float if single else ctypes.c_double)(value)
+
+
+def _ones(lead):
+    return all(size == 1 for size in lead) if len(lead) != 1 else lead[0] == 1
 
 
 def _empty(like, shape):
@@ -84,18 +101,18 @@ def _empty(like, shape):
 
 
 def _numpy(a):
-    """(address, stride, step, what keeps the memory)."""
+    """(address, stride and step in numbers, what keeps the memory)."""
     wide = a.dtype.itemsize
     if not a.flags.c_contiguous or not a.flags.aligned:
         if a.ndim == 2 and a.flags.aligned and a.strides[1] in (0, wide) and not a.strides[0] % wide:
-            return a.ctypes.data, a.strides[0] // wide if len(a) > 1 else 0, a.strides[1] // wide, a
+            return a.ctypes.data, a.strides[0] // wide, a.strides[1] // wide, a
         a = np.array(a, order="C")
-    return a.ctypes.data, 0 if _single_row(a.shape) else a.shape[-1], 1, a
+    return a.ctypes.data, a.shape[-1], 1, a
 
 
 def _torch(a):
-    if a.is_neg() or not a.is_contiguous():
+    if not a.is_contiguous() or a.is_neg():
         if a.ndim == 2 and not a.is_neg() and a.stride(1) in (0, 1):
-            return a.data_ptr(), a.stride(0) if len(a) > 1 else 0, a.stride(1), a
+            return a.data_ptr(), *a.stride(), a
         a = a.resolve_neg().contiguous()
-    return a.data_ptr(), 0 if _single_row(a.shape) else a.shape[-1], 1, a
+    return a.data_ptr(), a.shape[-1], 1, a

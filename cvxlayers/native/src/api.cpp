@@ -266,18 +266,24 @@ EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::p
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->linear(w, task, first, count, loaded); });
 }
 
-// The maps of rows.h: how many rows have no solution, or -1 for bad arguments. Inputs: address, stride, step (see `RowTask`).
-EXPORT int cvxlayers_rows(const char* build, int kernel, int single, int threads, std::ptrdiff_t batch, std::ptrdiff_t n, const void* a,
-                          std::ptrdiff_t a_stride, std::ptrdiff_t a_step, const void* b, std::ptrdiff_t b_stride, std::ptrdiff_t b_step,
-                          const void* c, std::ptrdiff_t c_stride, std::ptrdiff_t c_step, void* out0, void* out1, void* out2) {
+// The maps of rows.h, for a `RowCall`: how many rows have no solution, or -1 for bad arguments.
+EXPORT int cvxlayers_rows(const char* build, const void* buffer) {
+  RowCall call;
   const RowBuild* chosen = rows_named(build);
-  if (!chosen || kernel < 0 || kernel >= ROW_KERNELS || threads < 1 || batch < 0 || n < 1 || !a || !out0 || !out1) return -1;
-  const RowTask task{n, {a, b, c}, {a_stride, b_stride, c_stride}, {a_step, b_step, c_step}, {out0, out1, out2}};
-  const std::ptrdiff_t part = std::max<std::ptrdiff_t>(1, ROW_PART / n);
+  if (!chosen || !buffer) return -1;
+  std::memcpy(&call, buffer, sizeof call);
+  if (call.kernel < 0 || call.kernel >= ROW_KERNELS || call.threads < 1 || call.batch < 0 || call.n < 1) return -1;
+  if (call.batch && (!call.in[0].at || !call.out[0] || (!call.out[1] && call.kernel != CAPPED_VJP))) return -1;
+  RowTask task{std::ptrdiff_t(call.n), {}, {}, {}, {}};
+  for (int k = 0; k < 3; k++) {
+    task.in[k] = reinterpret_cast<const void*>(call.in[k].at), task.out[k] = reinterpret_cast<void*>(call.out[k]);
+    task.stride[k] = std::ptrdiff_t(call.in[k].stride), task.step[k] = std::ptrdiff_t(call.in[k].step);
+  }
+  const std::ptrdiff_t batch = std::ptrdiff_t(call.batch), part = std::max<std::ptrdiff_t>(1, ROW_PART / task.n);
   std::atomic<std::ptrdiff_t> wrong{0};
-  Pool::get().run(threads, (batch + part - 1) / part, [&](std::ptrdiff_t p) {
+  Pool::get().run(int(std::min<std::int64_t>(call.threads, Pool::MOST)), (batch + part - 1) / part, [&](std::ptrdiff_t p) {
     for (std::ptrdiff_t row = p * part; row < std::min(batch, (p + 1) * part); row++)
-      if (!chosen->run(RowKernel(kernel), single != 0, task, row)) wrong++;
+      if (!chosen->run(RowKernel(call.kernel), call.single != 0, task, row)) wrong++;
   });
   return int(std::min<std::ptrdiff_t>(wrong, INT_MAX));
 }

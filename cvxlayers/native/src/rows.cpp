@@ -182,7 +182,7 @@ struct Maps {
     const bool nan = any(strange) || r != r;
     const bool fine = nan || (r >= 0 && r < INF && !any(negative) && room[0] >= r * (1 - 16 * EPS));
     if (nan || !fine) return fill(y, n, NONE), fill(code, n, NONE), fine;
-    T low = -most(-lows), high = 0, at = -r > low ? -r : low;
+    T low = -most(-lows), high = 0, at = -r > low && !(room[0] <= r && r > 0) ? -r : low;
     for (int k = 0; k < 200; k++) {
       T found[2];
       sums(n, found, [&](std::ptrdiff_t i, int count, V* part) INLINED {
@@ -237,7 +237,7 @@ struct Maps {
       store(dx + i, select(s <= 0, V{}, a), count);
       if (du) store(du + i, select(s >= 0, V{}, a), count);
     });
-    static_cast<T*>(t.out[2])[row] = mean;
+    if (t.out[2]) static_cast<T*>(t.out[2])[row] = mean;
     return true;
   }
 
@@ -274,9 +274,9 @@ struct Maps {
       });
       return true;
     }
-    const T odds = std::log(k / (m - k)), half = (top - bottom) / tau / 2;
-    T center = bottom + (top - bottom) / 2 - odds * tau;  // z = (x - center)/tau + s
-    T low = -half, high = half, s = 0, q = 1;
+    // z = (x - center)/tau + s with |s| <= FAR: the center moves in the units of x, and s finely, however large x/tau is.
+    const T shift = std::log(k / (m - k)) * tau;
+    T c_low = bottom - shift, c_high = top - shift, center = c_low + (c_high - c_low) / 2, s = 0, low = -N::FAR, high = N::FAR;
     bool fresh = true;
     for (int step = 0; step < 500; step++) {
       if (fresh) {
@@ -286,15 +286,11 @@ struct Maps {
           store(z + i, e, count);
           part[0] += e;
         });
-        const T least = std::log(k / total[0]);  // y <= q: the root is not below
-        if (step == 0 && half < N::HIGHEST / 2 && least > low && least < high) low = s = least;
+        const T least = std::log(k / total[0]);  // since y <= q, the root is not below
+        if (step == 0 && (top - center) / tau < N::HIGHEST && std::fabs(least) < N::FAR) s = low = least;
         fresh = false;
-        if (std::fabs(s) > N::FAR) {
-          center -= s * tau, low -= s, high -= s, s = 0, fresh = true;
-          continue;
-        }
       }
-      q = std::exp(s);
+      const T q = std::exp(s);
       T found[5];  // below: y and its slope; above: 1 - y and its slope; how many are above
       sums(n, found, [&](std::ptrdiff_t i, int count, V* part) INLINED {
         const V odd = load(z + i, count, 0) * q, v = smaller(odd, all(1)) / (1 + odd), w = v - v * v;
@@ -303,24 +299,30 @@ struct Maps {
         part[2] += select(under, V{}, v), part[3] += select(under, V{}, w), part[4] += select(under, V{}, all(1));
       });
       const T over = found[4] - k, a = found[0] + (over > 0 ? over : 0), b = found[2] + (over < 0 ? -over : 0);
-      if (a >= b) high = s;
-      if (a <= b) low = s;
-      if (!(low < high) || a + b < N::FAINT) break;  // or the gap at nu is so wide that nothing there matters
+      if (a == b || a + b < N::FAINT) break;  // or the gap at nu is so wide that nothing there matters
+      (a > b ? high : low) = s;
+      if (s == 0) (a > b ? c_low : c_high) = center;
       T next = s - std::log(a / b) / (found[1] / a + found[3] / b);
-      if (!(next > low && next < high)) next = low + (high - low) / 2;
-      const T moved = std::fabs(next - s);
-      s = next;
-      if (std::fabs(s) > N::FAR) {
-        center -= s * tau, low -= s, high -= s, s = 0, fresh = true;
-      } else if (moved <= N::CLOSE) {
-        break;
+      const bool wide = std::fabs(a - b) >= 1 && (c_high - c_low) / tau > N::FAR;  // Newton would climb stairs
+      if (wide) next = INF;
+      if (std::fabs(next) <= N::FAR) {
+        const bool newton = next > low && next < high;
+        if (!newton) next = low + (high - low) / 2;
+        const T moved = std::fabs(next - s);
+        s = next;
+        if (moved <= (newton ? N::CLOSE : EPS)) break;
+      } else {
+        center -= next * tau;
+        if (!(center > c_low && center < c_high)) center = c_low + (c_high - c_low) / 2;
+        if (!(center > c_low && center < c_high)) break;
+        s = 0, low = -N::FAR, high = N::FAR, fresh = true;
       }
     }
-    q = std::exp(s);
+    const T q = std::exp(s);
     each(n, [&](std::ptrdiff_t i, int count) INLINED {
       const V odd = load(z + i, count, 0) * q, v = smaller(odd, all(1)) / (1 + odd);
       store(y + i, select(odd < 1, v, 1 - v), count);
-      store(z + i, larger((x.at(i, count, -INF) - center) / tau + s, all(-LARGE)), count);
+      store(z + i, smaller(larger((x.at(i, count, -INF) - center) / tau + s, all(-LARGE)), all(LARGE)), count);
     });
     return true;
   }

@@ -2,6 +2,7 @@
 // Compiled once for each instruction set.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 namespace cvxlayers {
 
@@ -14,6 +15,15 @@ struct RowTask {
   const void* in[3];
   std::ptrdiff_t stride[3], step[3];
   void* out[3];
+};
+
+// What a caller hands over: RowTask with what it is for. One buffer, since calls from Python pay for each argument.
+struct RowCall {
+  std::int64_t kernel, single, threads, batch, n;
+  struct {
+    std::int64_t at, stride, step;
+  } in[3];
+  std::int64_t out[3];
 };
 
 struct RowBuild {
