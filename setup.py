@@ -29,6 +29,7 @@ BUILDS = {
     ],
     "any": [("base_2", 2, [])],
 }
+WIDEST = ("v4_8", "v3_4", "v2_2", "base_2")  # their lanes fill a register: these have the maps of rows as well
 
 
 class BuildEngine(build_ext):
@@ -47,14 +48,18 @@ class BuildEngine(build_ext):
             made = {name: task.result() for name, task in tasks.items() if task.exception() is None}
         if not made:
             raise CompileError("the native engine does not compile here; cvxlayers works without it, slower on QPs")
-        names = " ".join(f"X({name})" for name in made)
-        objects = self._objects([SOURCES / "api.cpp"], temporary, [("BUILDS(X)", names)], [])
+        lists = {"BUILDS(X)": made, "ROWS(X)": [name for name in WIDEST if name in made]}
+        macros = [(macro, " ".join(f"X({name})" for name in names)) for macro, names in lists.items()]
+        objects = self._objects([SOURCES / "api.cpp"], temporary, macros, [])
         objects += common.result() + [o for part in made.values() for o in part]
         path = self.get_ext_fullpath(extension.name)
         self.compiler.link_shared_object(objects, path, extra_postargs=["-pthread"], target_lang="c++")
 
     def _engine(self, temporary, name, lanes, flags):
-        return self._objects([SOURCES / "engine.cpp"], temporary / name, [("BUILD", name), ("LANES", str(lanes))], flags)
+        sources = ["engine", "rows"] if name in WIDEST else ["engine"]
+        return self._objects(
+            [SOURCES / f"{s}.cpp" for s in sources], temporary / name, [("BUILD", name), ("LANES", str(lanes))], flags
+        )
 
     def _objects(self, sources, directory, macros, flags):
         options = {"output_dir": str(directory), "macros": macros, "extra_postargs": [*FLAGS, *flags]}

@@ -70,9 +70,10 @@ class Base:
 
     def _apply(self, diffmap, *arrays):
         """`apply` for arrays whose leading dimensions broadcast as in NumPy."""
-        depth = max(len(a.shape) for a in arrays)
-        for sizes in zip(*(reversed(a.shape[:-1]) for a in arrays), strict=False):
-            if len({k for k in sizes if isinstance(k, int)} - {1}) > 1:
+        depths = [len(a.shape) for a in arrays]
+        depth = max(depths)
+        for d in range(2, min(depths) + 1):
+            if len({a.shape[-d] for a in arrays if isinstance(a.shape[-d], int)} - {1}) > 1:
                 shapes = ", ".join(str(tuple(a.shape[:-1])) for a in arrays)
                 raise ShapeError(f"the leading dimensions do not broadcast; found {shapes}")
         return self._arrays.apply(diffmap, *(self._deepened(a, depth) for a in arrays))
@@ -97,7 +98,7 @@ class Base:
         return tuple(o if axis == -1 else self._arrays.moveaxis(o, -1, axis) for o in outputs)
 
     def _last(self, v, n, axis):
-        if not v.shape:
+        if len(v.shape) == 0:
             return self._arrays.broadcast_to(v, (n,))
         if -axis > len(v.shape):
             raise ShapeError(f"an array of shape {tuple(v.shape)} has no axis {axis}")

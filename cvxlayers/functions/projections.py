@@ -8,11 +8,10 @@ from .. import sets
 from ..errors import ProblemError, ShapeError
 from ..layers.balls import Diamond, Euclidean, Maximum
 from ..layers.birkhoff import Birkhoff
-from ..layers.bounded import BoundedSimplex
 from ..layers.box import Box
 from ..layers.cones import SecondOrder, Semidefinite
 from ..layers.halfspace import Halfspace, Hyperplane
-from ..layers.simplex import Simplex
+from ..layers.simplex import CappedSimplex, Simplex
 from .base import axis_of, size_of
 from .quadratic import Quadratic
 
@@ -23,7 +22,7 @@ VECTORS: dict[type, tuple] = {  # sets of vectors: the map, and its parameters a
     sets.Halfspace: (Halfspace, ("a",), ("b",)),
     sets.Box: (Box, ("low", "high"), ()),
     sets.Simplex: (Simplex, (), ("total",)),
-    sets.CappedSimplex: (BoundedSimplex, ("upper",), ("k",)),
+    sets.CappedSimplex: (CappedSimplex, ("upper",), ("k",)),
     sets.SecondOrderCone: (SecondOrder, (), ()),
 }
 

@@ -8,7 +8,10 @@ except ImportError as error:
     raise MissingDependencyError("cvxlayers.jax needs JAX 0.6 or newer; pip install 'cvxlayers[jax]'") from error
 
 from .functions import (
+    constrained_softmax,
+    constrained_sparsemax,
     gumbel_sinkhorn,
+    lml,
     optimal_transport,
     project,
     qp,
@@ -16,6 +19,7 @@ from .functions import (
     sinkhorn,
     soft_rank,
     soft_sort,
+    sparse_topk,
     sparsemax,
     svm_binary,
     svm_crammer_singer,
@@ -25,8 +29,11 @@ from .layer import CvxpyLayer
 
 __all__ = [
     "CvxpyLayer",
+    "constrained_softmax",
+    "constrained_sparsemax",
     "gumbel_sinkhorn",
     "lift",
+    "lml",
     "optimal_transport",
     "project",
     "qp",
@@ -34,6 +41,7 @@ __all__ = [
     "sinkhorn",
     "soft_rank",
     "soft_sort",
+    "sparse_topk",
     "sparsemax",
     "svm_binary",
     "svm_crammer_singer",

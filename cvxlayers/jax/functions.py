@@ -77,7 +77,10 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+constrained_softmax = functions.constrained_softmax
+constrained_sparsemax = functions.constrained_sparsemax
 gumbel_sinkhorn = functions.gumbel_sinkhorn
+lml = functions.lml
 optimal_transport = functions.optimal_transport
 project = functions.project
 qp = functions.qp
@@ -85,6 +88,7 @@ ridge_head = functions.ridge_head
 sinkhorn = functions.sinkhorn
 soft_rank = functions.soft_rank
 soft_sort = functions.soft_sort
+sparse_topk = functions.sparse_topk
 sparsemax = functions.sparsemax
 svm_binary = functions.svm_binary
 svm_crammer_singer = functions.svm_crammer_singer

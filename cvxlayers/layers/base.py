@@ -46,12 +46,19 @@ def norm(xp, x):
     return unit * xp.sqrt(inner(xp, x, x))
 
 
+def failing(wrong):
+    """Flat batch indices of the rows for which an array (..., 1) of truth values is true."""
+    if not wrong.any():
+        return []
+    xp = array_namespace(wrong)
+    return [int(i) for i in xp.nonzero(xp.reshape(wrong, (-1,)))[0]]
+
+
 def refuse(bad, like, message):
     """Raise SolverError for the items in which anything is bad. like: the input that has the batch; its NaN are no error."""
     xp = array_namespace(bad)
     if not bool(xp.any(bad)):
         return
-    rows = xp.any(bad, axis=-1) & ~xp.any(xp.isnan(like), axis=-1)
-    items = [i for i, found in enumerate(xp.reshape(rows, (-1,)).tolist()) if found]
+    items = failing(xp.any(bad, axis=-1) & ~xp.any(xp.isnan(like), axis=-1))
     if items:
         raise SolverError(f"{message}; found in items {listed(items)}", items)

@@ -8,7 +8,10 @@ except ImportError as error:
     raise MissingDependencyError("cvxlayers.tensorflow needs TensorFlow; pip install 'cvxlayers[tensorflow]'") from error
 
 from .functions import (
+    constrained_softmax,
+    constrained_sparsemax,
     gumbel_sinkhorn,
+    lml,
     optimal_transport,
     project,
     qp,
@@ -16,6 +19,7 @@ from .functions import (
     sinkhorn,
     soft_rank,
     soft_sort,
+    sparse_topk,
     sparsemax,
     svm_binary,
     svm_crammer_singer,
@@ -25,9 +29,12 @@ from .layer import CvxpyLayer
 
 __all__ = [
     "CvxpyLayer",
+    "constrained_softmax",
+    "constrained_sparsemax",
     "gumbel_sinkhorn",
     "jvp",
     "lift",
+    "lml",
     "optimal_transport",
     "project",
     "qp",
@@ -35,6 +42,7 @@ __all__ = [
     "sinkhorn",
     "soft_rank",
     "soft_sort",
+    "sparse_topk",
     "sparsemax",
     "svm_binary",
     "svm_crammer_singer",

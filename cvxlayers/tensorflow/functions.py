@@ -91,7 +91,10 @@ class _Arrays:
 
 
 functions = Functions(_Arrays())
+constrained_softmax = tf.autograph.experimental.do_not_convert(functions.constrained_softmax)
+constrained_sparsemax = tf.autograph.experimental.do_not_convert(functions.constrained_sparsemax)
 gumbel_sinkhorn = tf.autograph.experimental.do_not_convert(functions.gumbel_sinkhorn)
+lml = tf.autograph.experimental.do_not_convert(functions.lml)
 optimal_transport = tf.autograph.experimental.do_not_convert(functions.optimal_transport)
 project = tf.autograph.experimental.do_not_convert(functions.project)
 qp = tf.autograph.experimental.do_not_convert(functions.qp)
@@ -99,6 +102,7 @@ ridge_head = tf.autograph.experimental.do_not_convert(functions.ridge_head)
 sinkhorn = tf.autograph.experimental.do_not_convert(functions.sinkhorn)
 soft_rank = tf.autograph.experimental.do_not_convert(functions.soft_rank)
 soft_sort = tf.autograph.experimental.do_not_convert(functions.soft_sort)
+sparse_topk = tf.autograph.experimental.do_not_convert(functions.sparse_topk)
 sparsemax = tf.autograph.experimental.do_not_convert(functions.sparsemax)
 svm_binary = tf.autograph.experimental.do_not_convert(functions.svm_binary)
 svm_crammer_singer = tf.autograph.experimental.do_not_convert(functions.svm_crammer_singer)

@@ -8,7 +8,10 @@ except ImportError as error:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch 2.13; pip install 'cvxlayers[torch]'") from error
 
 from .functions import (
+    constrained_softmax,
+    constrained_sparsemax,
     gumbel_sinkhorn,
+    lml,
     optimal_transport,
     project,
     qp,
@@ -16,6 +19,7 @@ from .functions import (
     sinkhorn,
     soft_rank,
     soft_sort,
+    sparse_topk,
     sparsemax,
     svm_binary,
     svm_crammer_singer,
@@ -28,8 +32,11 @@ __all__ = [
     "QP",
     "CvxpyLayer",
     "QPFunction",
+    "constrained_softmax",
+    "constrained_sparsemax",
     "gumbel_sinkhorn",
     "lift",
+    "lml",
     "optimal_transport",
     "project",
     "qp",
@@ -37,6 +44,7 @@ __all__ = [
     "sinkhorn",
     "soft_rank",
     "soft_sort",
+    "sparse_topk",
     "sparsemax",
     "svm_binary",
     "svm_crammer_singer",

@@ -28,7 +28,7 @@ class _Arrays:
     def asarray(value, like=None):
         """A dense tensor with data."""
         if isinstance(value, torch.Tensor):
-            if value.layout != torch.strided or value.is_nested or value.device.type == "meta" or value.is_complex():
+            if value.layout != torch.strided or value.is_nested or value.is_meta or value.is_complex():
                 found = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
                 raise ShapeError(f"found {found}; expected a real dense one with data")
             return value
@@ -81,7 +81,7 @@ class _Arrays:
     @staticmethod
     def apply(diffmap, *arrays):
         """The outputs of the map."""
-        if len({a.device for a in arrays}) > 1:
+        if any(a.device != arrays[0].device for a in arrays[1:]):
             raise ShapeError(
                 f"the tensors are on different devices: {', '.join(str(a.device) for a in arrays)}; move them to one"
             )
@@ -108,13 +108,17 @@ def public(name):
     return wrapper
 
 
+constrained_softmax = public("constrained_softmax")
+constrained_sparsemax = public("constrained_sparsemax")
 gumbel_sinkhorn = public("gumbel_sinkhorn")
+lml = public("lml")
 optimal_transport = public("optimal_transport")
 qp = public("qp")
 ridge_head = public("ridge_head")
 sinkhorn = public("sinkhorn")
 soft_rank = public("soft_rank")
 soft_sort = public("soft_sort")
+sparse_topk = public("sparse_topk")
 sparsemax = public("sparsemax")
 svm_binary = public("svm_binary")
 svm_crammer_singer = public("svm_crammer_singer")

@@ -89,28 +89,34 @@ def _shapes(diffmap, kind, args):
 def _run(diffmap, kind, args):
     """The computation itself. theta only carries derivatives: the other kinds read `saved`."""
     use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
-    like, want = args[0], _shapes(diffmap, kind, args)
+    like = args[0]
     if diffmap.native:
-        return _run_natively(diffmap, kind, use, want, like)
+        return _run_natively(diffmap, kind, args, use)
+    want = _shapes(diffmap, kind, args)
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
     fresh = diffmap.fresh and kind != "forward"
     return [_tensor(a, fresh).to(like.device, like.dtype) for a in results] + [_tensor(a, True) for a in saved]
 
 
-def _run_natively(diffmap, kind, args, want, like):
-    if any(isinstance(size, int) and size == 0 for shape in want[0] for size in shape[:-1]):
+def _run_natively(diffmap, kind, args, use):
+    like, lead = args[0], args[0].shape[:-1]
+    # A map that loops gets tensors with data. Where all have the same leading dimensions, so have its results.
+    alike = diffmap.fresh and diffmap.loops and 0 not in lead and all(a.shape[:-1] == lead for a in args)
+    want = None if alike else _shapes(diffmap, kind, args)
+    if want and any(isinstance(size, int) and size == 0 for shape in want[0] for size in shape[:-1]):
         return [like.new_zeros(shape) for shape in (*want[0], *want[1])]
-    valued = kind == "forward" and _plain(args)
+    valued = kind == "forward" and _plain(use)
     if valued:
-        diffmap.check(*args)
-    results, saved = call(diffmap, kind, args)
+        diffmap.check(*use)
+    results, saved = call(diffmap, kind, use)
     if valued:
         diffmap.verify(results, saved)
-    own, seen = [], set()
-    for a, shape in zip((*(r.to(like.dtype) for r in results), *saved), (*want[0], *want[1]), strict=True):
+    own, seen = [r if r.dtype == like.dtype else r.to(like.dtype) for r in results] + list(saved), set()
+    for k, a in enumerate(own):
+        shape = (*lead, a.shape[-1]) if want is None else (*want[0], *want[1])[k]
         shared = not diffmap.fresh or id(a) in seen or a.shape != shape
         seen.add(id(a))
-        own.append(a.expand(shape).clone(memory_format=torch.contiguous_format) if shared else a.contiguous())
+        own[k] = a.expand(shape).clone(memory_format=torch.contiguous_format) if shared else a.contiguous()
     return own
 
 
@@ -206,7 +212,8 @@ class _Host(torch.autograd.Function):
         saved = output[len(ctx.handle.map.out_sizes) :] if ctx.kind == "forward" else ()
         ctx.mark_non_differentiable(*saved)
         ctx.save_for_backward(*args, *saved)
-        ctx.save_for_forward(*args, *saved)
+        if forward_ad._current_level >= 0 or _are_functorch_transforms_active():
+            ctx.save_for_forward(*args, *saved)
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -279,7 +286,9 @@ def _unbroadcast(g, like):
 def common_dtype(tensors):
     dtype = tensors[0].dtype
     for t in tensors[1:]:
-        dtype = torch.promote_types(dtype, t.dtype)
+        dtype = dtype if t.dtype == dtype else torch.promote_types(dtype, t.dtype)
+    if dtype in (torch.float32, torch.float64):
+        return dtype
     dtype = dtype.to_real()
     if not dtype.is_floating_point:
         return torch.get_default_dtype()
@@ -289,7 +298,8 @@ def common_dtype(tensors):
 def evaluate(handle, tensors):
     """Outputs for theta of common depth, in their common dtype."""
     dtype = common_dtype(tensors[: handle.map.typed])
-    return _apply(handle, "forward", *(t.to(dtype) for t in tensors))[: len(handle.map.out_sizes)]
+    theta = [t if t.dtype == dtype else t.to(dtype) for t in tensors]
+    return _apply(handle, "forward", *theta)[: len(handle.map.out_sizes)]
 
 
 @torch.compiler.allow_in_graph

@@ -1,5 +1,6 @@
 // The C interface. Every function checks what it is given and answers with one of the codes below; none throws.
 #include <algorithm>
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -9,11 +10,14 @@
 #include "engine.h"
 #include "export.h"
 #include "pool.h"
+#include "rows.h"
 
 namespace cvxlayers {
 
 #define DECLARE(name) extern const Build name;
 BUILDS(DECLARE)
+#define DECLARE_ROWS(name) extern const RowBuild rows_##name;
+ROWS(DECLARE_ROWS)
 
 namespace {
 
@@ -65,6 +69,7 @@ struct Handle {
   }
 };
 
+constexpr std::ptrdiff_t ROW_PART = 1 << 14;  // entries that are worth another thread
 constexpr std::size_t KEPT = 8;  // idle workspaces of one plan
 
 // A workspace for one call; null where there is no memory.
@@ -160,6 +165,15 @@ const Build* build_named(const char* name, std::ptrdiff_t batch, int threads) {
   return nullptr;
 }
 
+#define ROW_ENTRY(name) &rows_##name,
+// That of the instruction set of a build of this name; without a name, the best one.
+const RowBuild* rows_named(const char* name) {
+  static constexpr const RowBuild* list[] = {ROWS(ROW_ENTRY)};
+  for (const RowBuild* build : list)
+    if (runs(build->name) && (!name || !*name || !std::strncmp(build->name, name, 2))) return build;
+  return nullptr;
+}
+
 }  // namespace
 }  // namespace cvxlayers
 
@@ -250,4 +264,26 @@ EXPORT int cvxlayers_linear(void* handle, const char* build, int threads, std::p
   if (!chosen) return BAD_ARGUMENT;
   return each_group(h, chosen, threads, batch, !P_stride && !A_stride,
                     [&](void* w, std::ptrdiff_t first, int count, bool loaded) { chosen->linear(w, task, first, count, loaded); });
+}
+
+// The maps of rows.h, for a `RowCall`: how many rows have no solution, or -1 for bad arguments.
+EXPORT int cvxlayers_rows(const char* build, const void* buffer) {
+  RowCall call;
+  const RowBuild* chosen = rows_named(build);
+  if (!chosen || !buffer) return -1;
+  std::memcpy(&call, buffer, sizeof call);
+  if (call.kernel < 0 || call.kernel >= ROW_KERNELS || call.threads < 1 || call.batch < 0 || call.n < 1) return -1;
+  if (call.batch && (!call.in[0].at || !call.out[0] || (!call.out[1] && call.kernel != CAPPED_VJP))) return -1;
+  RowTask task{std::ptrdiff_t(call.n), {}, {}, {}, {}};
+  for (int k = 0; k < 3; k++) {
+    task.in[k] = reinterpret_cast<const void*>(call.in[k].at), task.out[k] = reinterpret_cast<void*>(call.out[k]);
+    task.stride[k] = std::ptrdiff_t(call.in[k].stride), task.step[k] = std::ptrdiff_t(call.in[k].step);
+  }
+  const std::ptrdiff_t batch = std::ptrdiff_t(call.batch), part = std::max<std::ptrdiff_t>(1, ROW_PART / task.n);
+  std::atomic<std::ptrdiff_t> wrong{0};
+  Pool::get().run(int(std::min<std::int64_t>(call.threads, Pool::MOST)), (batch + part - 1) / part, [&](std::ptrdiff_t p) {
+    for (std::ptrdiff_t row = p * part; row < std::min(batch, (p + 1) * part); row++)
+      if (!chosen->run(RowKernel(call.kernel), call.single != 0, task, row)) wrong++;
+  });
+  return int(std::min<std::ptrdiff_t>(wrong, INT_MAX));
 }
