@@ -88,6 +88,6 @@ setup(
         "tensorflow": ["tensorflow>=2.21", "keras>=3"],
         "examples": ["matplotlib", "scikit-learn", "tqdm"],
         "test": TEST,
-        "docs": ["myst-parser", "sphinx"],
+        "docs": ["furo", "myst-parser", "pillow", "playwright", "sphinx", "sphinx-copybutton", "sphinx-design"],
     },
 )
