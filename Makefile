@@ -63,7 +63,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/site
 
 docs-test: docs
-	$(BIN)/python -m pytest -q tests/site
+	$(BIN)/python -m pytest -q docs/test_site.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/single_call.py
@@ -102,7 +102,7 @@ $(VENV)/.test: $(VENV)/.venv $(SETUP)
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test
-	$(INSTALL) -e '.[docs]'
+	$(INSTALL) furo myst-parser playwright sphinx sphinx-copybutton sphinx-design
 	touch $@
 
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)

@@ -88,6 +88,5 @@ setup(
         "tensorflow": ["tensorflow>=2.21", "keras>=3"],
         "examples": ["matplotlib", "scikit-learn", "tqdm"],
         "test": TEST,
-        "docs": ["furo", "myst-parser", "pillow", "playwright", "sphinx", "sphinx-copybutton", "sphinx-design"],
     },
 )

@@ -15,6 +15,8 @@ version = release = cvxlayers.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "prose", "gallery"]
 exclude_patterns = ["_ext", "figures"]
 nitpicky = True
+smartquotes = False  # x' is a transpose
+highlight_language = "none"  # of what is indented: formulas
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -22,14 +24,14 @@ myst_heading_anchors = 3
 autoclass_content = "both"  # the constructor beside the class
 autodoc_typehints = "none"  # the docstrings say what things are
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # what torch says of its modules
 
 html_theme = "furo"
 html_title = "cvxlayers"
-html_static_path = ["_static"]
+html_static_path, html_favicon = ["_static"], "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
-pygments_style, pygments_dark_style = "tango", "github-dark"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1668b3", "color-brand-content": "#1668b3"},
     "dark_css_variables": {"color-brand-primary": "#7db8f0", "color-brand-content": "#7db8f0"},

@@ -47,6 +47,7 @@ def generate(app):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
         runs = list(threads.map(lambda script: _run(script, state), scripts))
     cards = [_page(script, run, pages) for script, run in zip(scripts, runs, strict=True)]
+    cards = [card for _, card in sorted(cards, key=lambda c: c[0])]  # those without a picture last
     (pages / "index.rst").write_text(INDEX.format(cards="\n".join(cards), names="\n".join(f"   {s.stem}" for s in scripts)))
 
 
@@ -86,7 +87,7 @@ def _main_arguments(script):
 
 
 def _page(script, run, pages):
-    """Write the page; return the card that leads to it."""
+    """Write the page; return whether it has no picture, and the card that leads to it."""
     from PIL import Image
 
     name, smaller = script.stem, SMALLER.get(script.stem)
@@ -111,13 +112,24 @@ def _page(script, run, pages):
     how = f"With ``{' '.join(arguments)}``, in {run['seconds']:.0f} s, when these pages were built" if smaller else ""
     how = f"{how}; the figure is that of the full run." if how and image else f"{how}." if how else ""
     how = how or f"Made in {run['seconds']:.0f} s, when these pages were built."
-    lines += [f"{how} Run it yourself: ``python examples/{name}.py``, or :download:`take the file </../examples/{name}.py>`.", ""]
+    lines += [
+        f"{how} Run it yourself: ``python examples/{name}.py``, or :download:`take the file </../examples/{name}.py>`.",
+        "",
+    ]
     if after:
         lines += [".. admonition:: Try next", "   :class: tip", "", f"   {prose.inline(' '.join(after.split()))}", ""]
     lines += [f".. literalinclude:: /../examples/{name}.py", "   :language: python", ""]
     (pages / f"{name}.rst").write_text("\n".join(lines))
-    card = [f".. grid-item-card:: {title}", f"   :link: {name}", "   :link-type: doc", *image, "", f"   {prose.inline(rest)}", ""]
-    return "\n".join(f"   {line}" if line else "" for line in card)
+    card = [
+        f".. grid-item-card:: {title}",
+        f"   :link: {name}",
+        "   :link-type: doc",
+        *image,
+        "",
+        f"   {prose.inline(rest[:1].upper() + rest[1:])}",
+        "",
+    ]
+    return not image, "\n".join(f"   {line}" if line else "" for line in card)
 
 
 INDEX = """Gallery

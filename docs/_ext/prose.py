@@ -40,7 +40,9 @@ def _paragraph(lines, names):
     for m, end in zip(found, [*(n.start() for n in found[1:]), len(text)], strict=True):
         words = inline(text[m.end() : end].strip())
         if m["names"]:
-            described.append("- " + re.sub(r"\w+", lambda w: f"**{w[0]}**" if w[0] in names else w[0], m["names"]) + ": " + words)
+            described.append(
+                "- " + re.sub(r"\w+", lambda w: f"**{w[0]}**" if w[0] in names else w[0], m["names"]) + ": " + words
+            )
         else:
             described.append(f"\n{words}\n")
     return "\n".join([inline(text[: found[0].start()].strip()), "", *described]).strip()
