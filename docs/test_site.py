@@ -1,4 +1,4 @@
-"""The built site in a browser: `make docs-test`. Pages, search, pictures, links, an empty console, and that a phone has room for it.
+"""The built site in a browser, `make docs-test`: pages, search, pictures, links, an empty console, and room on a phone.
 
 It needs Debian's chromium, or another Chromium on the path; screenshots go to build/screenshots, to be looked at.
 """

@@ -135,8 +135,8 @@ def _page(script, run, pages):
 INDEX = """Gallery
 =======
 
-The scripts of ``examples/``: each opens with the mathematics, draws a figure, and ends with what to try next. The build of these
-pages has run all of them.
+The scripts of ``examples/``: each opens with the mathematics, draws a figure, and ends with what to try next. The build of
+these pages has run all of them.
 
 .. grid:: 1 1 2 2
    :gutter: 3

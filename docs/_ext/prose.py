@@ -34,7 +34,7 @@ def _paragraph(lines, names):
     text = " ".join(line.strip() for line in lines)
     name = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     starts = rf"(?:(?P<names>(?:{name})(?:, (?:or )?(?:{name}))*): |(?=(?:Returns|Raises|Sources?:?) ))"
-    found, described = [m for m in re.finditer(rf"(?:^|(?<=[.:;] )){starts}", text)], []
+    found, described = list(re.finditer(rf"(?:^|(?<=[.:;] )){starts}", text)), []
     if not found:
         return inline(text)
     for m, end in zip(found, [*(n.start() for n in found[1:]), len(text)], strict=True):
