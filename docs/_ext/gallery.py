@@ -8,7 +8,6 @@ figure in `examples/figures/`, which is that of the full run. What has not chang
 import ast
 import concurrent.futures
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -91,11 +90,14 @@ def _page(script, run, pages):
     from PIL import Image
 
     name, smaller = script.stem, SMALLER.get(script.stem)
-    first, _, body = inspect.cleandoc(ast.get_docstring(ast.parse(script.read_text()))).partition("\n\n")
+    code = ast.parse(script.read_text())
+    first, _, body = ast.get_docstring(code).partition("\n\n")
     first = " ".join(first.split())
     title, rest = re.match(r"(.*?)(?:[:;] |, and |\.$|\. |$)(.*)", re.sub(r" \(.*?\)", "", first)).groups()
     figure = (EXAMPLES / "figures" if smaller else BUILD) / f"{name}.png"
-    lines = [title, "=" * len(title), "", prose.inline(first), ""]
+    lines = [title, "=" * len(title), ""]
+    if first.rstrip(".") != title:
+        lines += [prose.inline(first), ""]
     body, _, after = body.partition("\n\nTry next:")
     lines += [prose.to_rst(body), ""]
     image = []
@@ -117,8 +119,9 @@ def _page(script, run, pages):
         "",
     ]
     if after:
-        lines += [".. admonition:: Try next", "   :class: tip", "", f"   {prose.inline(' '.join(after.split()))}", ""]
-    lines += [f".. literalinclude:: /../examples/{name}.py", "   :language: python", ""]
+        lines += [".. admonition:: Try next", "   :class: tip", "", f"   {prose.inline(_capital(' '.join(after.split())))}", ""]
+    below = f"   :lines: {code.body[0].end_lineno + 2}-"  # the docstring
+    lines += [f".. literalinclude:: /../examples/{name}.py", "   :language: python", below, ""]
     (pages / f"{name}.rst").write_text("\n".join(lines))
     card = [
         f".. grid-item-card:: {title}",
@@ -126,10 +129,14 @@ def _page(script, run, pages):
         "   :link-type: doc",
         *image,
         "",
-        f"   {prose.inline(rest[:1].upper() + rest[1:])}",
+        f"   {prose.inline(_capital(rest))}",
         "",
     ]
     return not image, "\n".join(f"   {line}" if line else "" for line in card)
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
 
 
 INDEX = """Gallery
