@@ -1,8 +1,7 @@
 """The gallery: a page for each script of `examples/`, with what it says, draws, prints, and its code.
 
-The build runs every script, in a process of its own, and fails if one fails. Most run as a user runs them, and the page shows
-the figure of this run. Those of `SMALLER` take long: they run at a reduced size, as the page says, and it shows the
-figure in `examples/figures/`, which is that of the full run. What has not changed since the last build does not run again.
+The build runs every script as a user runs it, in a process of its own, with a figure of its own, and fails if one fails. What
+has not changed since the last build does not run again.
 """
 
 import ast
@@ -23,15 +22,13 @@ from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES, BUILD = ROOT / "examples", ROOT / "build" / "gallery"
-# What to pass, on the command line or to main(...), to the scripts that take more than half a minute of one processor.
-SMALLER = {"quickstart": ["--quick"], "distributed": ["--items", "200", "--steps", "20"]}
 FIRST = ["quickstart", "swap_frameworks", "degenerate_gradients"]  # then the others, by name
 
 RUN = """
 import pathlib, sys
 sys.path.insert(0, {folder!r})
 import {name}
-{name}.main(figure=pathlib.Path({figure!r}), **{options!r})
+{name}.main(figure=pathlib.Path({figure!r}))
 """
 
 
@@ -56,17 +53,17 @@ def _digest(*files):
 
 def _run(script, state):
     """{"output", "seconds"} of a run; the figure lies beside it, if the script draws one."""
-    name, smaller = script.stem, SMALLER.get(script.stem)
+    name = script.stem
     record, figure = BUILD / f"{name}.json", BUILD / f"{name}.png"
-    key = hashlib.sha256(f"{state}{_digest(script)}{smaller}".encode()).hexdigest()
+    key = hashlib.sha256(f"{state}{_digest(script)}".encode()).hexdigest()
     if record.exists() and (found := json.loads(record.read_text()))["key"] == key:
         return found
     if "figure" in _main_arguments(script):
-        code = RUN.format(folder=str(EXAMPLES), name=name, figure=str(figure), options=smaller or {})
+        code = RUN.format(folder=str(EXAMPLES), name=name, figure=str(figure))
         command = [sys.executable, "-c", code]
     else:
         drawing = ["--figure", str(figure)] if "--figure" in script.read_text() else []
-        command = [sys.executable, str(script), *(smaller or []), *drawing]
+        command = [sys.executable, str(script), *drawing]
     environment = {**os.environ, "MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
@@ -87,57 +84,68 @@ def _main_arguments(script):
 
 def _page(script, run, pages):
     """Write the page; return whether it has no picture, and the card that leads to it."""
+    name = script.stem
+    source = ast.parse(script.read_text())
+    first, _, body = ast.get_docstring(source).partition("\n\n")
+    body, _, after = body.partition("\n\nTry next:")
+    first, after = " ".join(first.split()), " ".join(after.split())
+    title, rest = re.match(r"(.*?)(?:[:;] |, and |\.$|\. |$)(.*)", re.sub(r" \(.*?\)", "", first)).groups()
+    drawn = _pictures(BUILD / f"{name}.png", pages)
+    page = PAGE.format(
+        name=name,
+        title=prose.inline(title),
+        line="=" * len(prose.inline(title)),
+        first=prose.inline(first) if first.rstrip(".") != title else "",
+        body=prose.to_rst(body),
+        picture=f".. image:: {name}.png\n   :alt: {title}\n   :target: ../_images/{name}.png" if drawn else "",
+        output="\n   ".join([".. code-block:: text\n", *run["output"].splitlines()]) if run["output"] else "",
+        seconds=run["seconds"],
+        after=f".. admonition:: Try next\n   :class: tip\n\n   {prose.inline(_capital(after))}" if after else "",
+        below=source.body[0].end_lineno + 2,
+    )
+    (pages / f"{name}.rst").write_text(page)
+    card = [f".. grid-item-card:: {prose.inline(title)}", f"   :link: {name}", "   :link-type: doc"]
+    card += [f"   :img-top: {name}-thumbnail.png", f"   :img-alt: {title}"] if drawn else []
+    card += ["", f"   {prose.inline(_capital(rest))}", ""]
+    return not drawn, "\n".join(f"   {line}" if line else "" for line in card)
+
+
+def _pictures(figure, pages):
+    """Copy the figure, and a small one; whether there is a figure."""
     from PIL import Image
 
-    name, smaller = script.stem, SMALLER.get(script.stem)
-    code = ast.parse(script.read_text())
-    first, _, body = ast.get_docstring(code).partition("\n\n")
-    first = " ".join(first.split())
-    title, rest = re.match(r"(.*?)(?:[:;] |, and |\.$|\. |$)(.*)", re.sub(r" \(.*?\)", "", first)).groups()
-    figure = (EXAMPLES / "figures" if smaller else BUILD) / f"{name}.png"
-    lines = [title, "=" * len(title), ""]
-    if first.rstrip(".") != title:
-        lines += [prose.inline(first), ""]
-    body, _, after = body.partition("\n\nTry next:")
-    lines += [prose.to_rst(body), ""]
-    image = []
     if figure.exists():
-        shutil.copy(figure, pages / f"{name}.png")
+        shutil.copy(figure, pages / figure.name)
         with Image.open(figure) as picture:
             picture.thumbnail((720, 480))
-            picture.save(pages / f"{name}-thumbnail.png")
-        lines += [f".. image:: {name}.png", f"   :alt: {title}", ""]
-        image = [f"   :img-top: {name}-thumbnail.png", f"   :img-alt: {title}"]
-    if run["output"]:
-        lines += [".. code-block:: text", "", *(f"   {line}" for line in run["output"].splitlines()), ""]
-    arguments = smaller if isinstance(smaller, list) else [f"{k}={v}" for k, v in (smaller or {}).items()]
-    how = f"With ``{' '.join(arguments)}``, in {run['seconds']:.0f} s, when these pages were built" if smaller else ""
-    how = f"{how}; the figure is that of the full run." if how and image else f"{how}." if how else ""
-    how = how or f"Made in {run['seconds']:.0f} s, when these pages were built."
-    lines += [
-        f"{how} Run it yourself: ``python examples/{name}.py``, or :download:`take the file </../examples/{name}.py>`.",
-        "",
-    ]
-    if after:
-        lines += [".. admonition:: Try next", "   :class: tip", "", f"   {prose.inline(_capital(' '.join(after.split())))}", ""]
-    below = f"   :lines: {code.body[0].end_lineno + 2}-"  # the docstring
-    lines += [f".. literalinclude:: /../examples/{name}.py", "   :language: python", below, ""]
-    (pages / f"{name}.rst").write_text("\n".join(lines))
-    card = [
-        f".. grid-item-card:: {title}",
-        f"   :link: {name}",
-        "   :link-type: doc",
-        *image,
-        "",
-        f"   {prose.inline(_capital(rest))}",
-        "",
-    ]
-    return not image, "\n".join(f"   {line}" if line else "" for line in card)
+            picture.save(pages / f"{figure.stem}-thumbnail.png")
+    return figure.exists()
 
 
 def _capital(text):
     return text[:1].upper() + text[1:]
 
+
+PAGE = """{title}
+{line}
+
+{first}
+
+{body}
+
+{picture}
+
+{output}
+
+Made in {seconds:.0f} s, when these pages were built. Run it yourself: ``python examples/{name}.py``, or
+:download:`take the file </../examples/{name}.py>`.
+
+{after}
+
+.. literalinclude:: /../examples/{name}.py
+   :language: python
+   :lines: {below}-
+"""
 
 INDEX = """Gallery
 =======
