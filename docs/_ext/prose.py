@@ -33,7 +33,8 @@ def _paragraph(lines, names):
         return inline("\n".join(lines))
     text = " ".join(line.strip() for line in lines)
     name = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    starts = rf"(?:(?P<names>(?:{name})(?:, (?:or )?(?:{name}))*): |(?=(?:Returns|Raises|Sources?:?) ))"
+    name = rf"(?:{name})(?: \([^)]*\))?"  # with a shape
+    starts = rf"(?:(?P<names>{name}(?:, (?:or )?{name})*): |(?=(?:Returns|Raises|Sources?:?) ))"
     found, described = list(re.finditer(rf"(?:^|(?<=[.:;] )){starts}", text)), []
     if not found:
         return inline(text)
@@ -64,7 +65,8 @@ def _docstring(app, what, name, obj, options, lines):
         names = set(inspect.signature(obj).parameters) - {"self", "args", "kwargs"} if callable(obj) else set()
     except (TypeError, ValueError):
         names = set()
-    lines[:] = to_rst("\n".join(lines), names).splitlines()
+    own = [line for line in lines if not line.startswith("Create new instance of ")]  # what Python says of named tuples
+    lines[:] = to_rst("\n".join(own), names).splitlines()
 
 
 def _skip(app, what, name, obj, skip, options):
