@@ -9,6 +9,7 @@
 # make bench-native    the native engine against its peers
 # make bench-scaling   times against batch, size and threads; make bench-quick: ratios against raw solver calls, under a minute
 # make sanitize    the native engine, all builds, under AddressSanitizer and UndefinedBehaviorSanitizer; a minute or two
+# make docs    the site, into build/site; make docs-test: looks at it in headless Chromium
 # All others set up .venv first, once, with the versions of constraints.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src
 JOBS ?= 2
 GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm
 
-.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers clean
+.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers docs docs-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -63,6 +64,12 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/doctrees docs build/site
+
+docs-test: docs
+	$(BIN)/python -m pytest -q docs/test_site.py
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/single_call.py
 	$(BIN)/python benchmarks/frameworks.py
@@ -97,6 +104,10 @@ $(VENV)/.demo: $(VENV)/.venv $(SETUP)
 # tensorflow-cpu stands in for the user's tensorflow: the same library without a gigabyte of GPU code.
 $(VENV)/.test: $(VENV)/.venv $(SETUP)
 	$(INSTALL) -e '.[torch,jax,test]' tensorflow-cpu keras ruff mypy
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(INSTALL) furo myst-parser playwright sphinx sphinx-copybutton sphinx-design
 	touch $@
 
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)

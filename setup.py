@@ -93,6 +93,5 @@ setup(
         "tensorflow": ["tensorflow>=2.21", "keras>=3"],
         "examples": ["matplotlib", "scikit-learn", "tqdm"],
         "test": TEST,
-        "docs": ["myst-parser", "sphinx"],
     },
 )

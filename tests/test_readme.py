@@ -1,5 +1,10 @@
-"""Every code block of the README and of the guides runs, in order, in one session for each; their links lead somewhere."""
+"""Every code block of the README and of the guides runs, in order, in one session for each; their links lead somewhere.
 
+A `text` block after a python block is what that one prints, numbers to the third digit.
+"""
+
+import contextlib
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -8,9 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+import cvxlayers.info
+import cvxlayers.ladder
+from cvxlayers.solvers import SOLVERS
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", CONTRIBUTING, *DOCS]
+NUMBER = re.compile(r"[-+]?\b\d+\.?\d*(?:e[-+]?\d+)?")
 
 
 @pytest.fixture(autouse=True)
@@ -18,18 +30,37 @@ def _default_dtype():
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+    torch.set_printoptions(profile="default")
 
 
 def blocks(text):
     return re.findall(r"```(\w+)\n(.*?)```", text, re.S)
 
 
-def run(path):
-    session = {}
-    for language, code in blocks(path.read_text()):
+def run(path, after=lambda session: None):
+    """What the blocks leave behind. after: called with that after each of them."""
+    session, parts = {}, blocks(path.read_text())
+    for (language, code), (following, shown) in zip(parts, [*parts[1:], ("", "")], strict=True):
         if language == "python":
-            exec(compile(code, path.name, "exec"), session)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(code, path.name, "exec"), session)
+            if following == "text":
+                assert alike(printed.getvalue(), shown), f"prints\n{printed.getvalue()}and not\n{shown}"
+            else:
+                print(printed.getvalue(), end="")
+            after(session)
     return session
+
+
+def alike(a, b):
+    words = [NUMBER.sub("0", text).split() for text in (a, b)]
+    numbers = [np.array(NUMBER.findall(text), float) for text in (a, b)]
+    return words[0] == words[1] and np.allclose(*numbers, atol=1e-3)
+
+
+def test_alike():
+    assert alike("x 0.500 -0.000\n", "x  0.5001 0.000")
+    assert not alike("x 0.5", "x 0.6") and not alike("x 0.5", "y 0.5") and not alike("1 2", "1")
 
 
 def test_python_blocks(capsys):
@@ -43,7 +74,13 @@ def test_python_blocks(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [line.split("#")[0].split() for k, code in blocks(TEXT) if k == "bash" for line in code.splitlines()]
+    "command",
+    [
+        line.split("#")[0].split()
+        for k, code in blocks(TEXT + CONTRIBUTING.read_text())
+        if k == "bash"
+        for line in code.splitlines()
+    ],
 )
 def test_commands_exist(command):
     assert command[0] == "make"
@@ -86,6 +123,28 @@ def test_migrating():
     assert np.allclose(session["dx"], [-1, 2]) and np.allclose(session["db"], [0, 0, 1])  # x = (-b1, b1 + b3) near b
     assert np.allclose(session["primal"], [1, 0]) and np.allclose(session["dual"], 1)
     assert np.allclose(session["sensitivity"], [[-0.5, 0.5], [0.5, -0.5]], atol=1e-6)
+
+
+def test_custom_solvers(monkeypatch):
+    """With the solver of the guide in place, as it is when its file stands in the folder."""
+    rungs = (*cvxlayers.info.RUNGS, "highs", "highs (tight)")
+
+    def install(session):
+        monkeypatch.setitem(SOLVERS, "highs", session["Highs"])
+        for module in (cvxlayers.info, cvxlayers.ladder):
+            monkeypatch.setattr(module, "RUNGS", rungs)
+
+    run(ROOT / "docs" / "custom_solvers.md", after=install)
+
+
+TESTED = {name.removeprefix("test_") for name in list(globals()) if name.startswith("test_")}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in DOCS if p.stem not in TESTED and "```python" in p.read_text()], ids=lambda p: p.stem
+)
+def test_guides(path):
+    run(path)
 
 
 def _links():
