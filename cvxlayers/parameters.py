@@ -11,8 +11,8 @@ import numpy as np
 from .errors import ProblemError, listed
 from .threads import blas_for
 
-_SIGNS = {"pos": 1, "nonneg": 1, "boolean": 1, "neg": -1, "nonpos": -1}  # those that CVXPY's rules of convexity use
-DECLARED = (*_SIGNS, "PSD", "NSD")
+SIGNS = {"pos": 1, "nonneg": 1, "boolean": 1, "neg": -1, "nonpos": -1}  # those that CVXPY's rules of convexity use
+DECLARED = (*SIGNS, "PSD", "NSD")
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class ParameterInfo:
             what = "has a value that is not positive; geometric programs take its logarithm"
             value = self._reject(value, ~(value > 0).all(-1), what, bad)
         for attribute in self.declared:
-            value = (self._check_sign if attribute in _SIGNS else self._check_definite)(attribute, value, bad)
+            value = (self._check_sign if attribute in SIGNS else self._check_definite)(attribute, value, bad)
         return value
 
     def _check_sign(self, attribute, value, bad):
-        wrong = -_SIGNS[attribute] * value
+        wrong = -SIGNS[attribute] * value
         if (wrong > 0).any():
             far = wrong.max(-1, initial=0) > 1e-12 + _rounding(value) * np.abs(value).max(-1, initial=0)
             if far.any():
-                word = "nonnegative" if _SIGNS[attribute] > 0 else "nonpositive"
+                word = "nonnegative" if SIGNS[attribute] > 0 else "nonpositive"
                 what = f"{self._declared(attribute)} and has a value that is not {word}; the problem would not be convex"
                 value = self._reject(value, far, what, bad)
             value = np.where(wrong > 0, 0.0, value)  # -1e-18 is enough to make a problem unbounded

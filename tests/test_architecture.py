@@ -44,6 +44,7 @@ LAYERS = [
     "info",
     "ladder",
     "derivatives",
+    "shortcut",
     "duals",
     "checks",
     "expressions",

@@ -6,8 +6,8 @@
 #include <new>
 #include <string>
 
+#include "api.h"
 #include "engine.h"
-#include "export.h"
 #include "pool.h"
 
 namespace cvxlayers {
