@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ParameterInfo:
     declared: tuple[str, ...] = ()
     log: bool = False
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Real numbers in one value."""
         return math.prod(self.shape) * (2 if self.complex else 1)

@@ -52,7 +52,7 @@ def test_jacobians_solve_once_and_factorize_once(qp):
         vmap(grad(lambda q: f(values[0], q, *values[2:]).sum()))(torch.stack([values[1]] * 6))
         assert count == {"solve": 1, "vjp": 1}
     finally:
-        del diffmap.evaluate, diffmap.vjp
+        del diffmap.forward, diffmap.vjp
 
 
 def test_vmap_over_any_arguments(qp):
