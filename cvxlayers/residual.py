@@ -41,9 +41,8 @@ def target(structure: Structure) -> float:
 
 
 def limits(structure: Structure) -> tuple[float, ...]:
-    """The constants of the test as `native.shortcut` has it. Of the target one half: which order of a sum it is that rounds
-    must not decide whether a step follows."""
-    return target(structure) / 2, _OF_TERMS, _OF_ROUNDING, _SMALLEST, _NOTHING
+    """The constants of refinement and of the test, for `native.shortcut`, which has both for QPs."""
+    return target(structure), _ROUNDING, _OF_TERMS, _OF_ROUNDING, _SMALLEST, _NOTHING
 
 
 def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `layer.ConeLayer` asks it first. It has no say of its own: where a batch is not plainly in order (a value that breaks what
 is declared of it, units other than one, an item that is not solved to rounding at once) it answers None, and the general
-path starts from the beginning. Where it does answer, it is with the same point, to the last bit.
+path starts from the beginning. Where it does answer, it is with the same point, to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .residual import limits
 from .threads import workers
 from .units import RANGE
 
-_LARGEST = 1 << 15  # numbers in the data of a batch, beyond which NumPy's calls do not count
+_LARGEST = 1 << 17  # numbers in the data of a batch, beyond which threads and vectors count for more
 
 
 class LayerShortcut:

@@ -57,8 +57,9 @@ class Shortcut:
     """A plan with the maps around it: from parameters to its blocks, and from its solution to outputs.
 
     P, A: (rows, cols) of their values, of P in both triangles. constants: of P, q, A, b. rules: of the parameters. limits:
-    |R| of a point that needs no refinement; how far an equation may be off, relative to its terms and to the rounding of x
-    and y; the least size of those; what is zero in v; the range of ordinary units.
+    |R| at which Newton stops, and from which on a step that brings nothing is the last one; how far an equation may be off,
+    relative to its terms and to the rounding of x and y; the least size of those; what is zero in v; the range of
+    ordinary units.
     """
 
     def __init__(self, plan, zero, P, A, constants, rules, output_sizes, terms, limits):

@@ -34,10 +34,11 @@ struct Term {
   Index target, source, begin, end;
 };
 
-// The constants of `residual.py` and `units.py`: |R| up to which no Newton step follows; how far an equation may be off, relative
-// to its terms, and to the rounding of x and y; the least size of those; what counts as zero in v; the range of ordinary units.
+// The constants of `residual.py` and `units.py`: |R| at which Newton stops, and from which on a step that brings nothing is the last
+// one; how far an equation may be off, relative to its terms, and to the rounding of x and y; the least size of those; what
+// counts as zero in v; the range of ordinary units.
 struct Limits {
-  double target, of_terms, of_rounding, smallest, nothing, unit;
+  double target, rounding, of_terms, of_rounding, smallest, nothing, unit;
 };
 
 struct Shortcut {
@@ -110,39 +111,71 @@ bool ordinary(const Shortcut& s, const double* a, Index size) {
   return most <= s.limits.unit && most >= 1 / s.limits.unit;
 }
 
-// Whether the point of an item is a solution at which refinement stops at once: `residual.accepted`, without its allowances.
-// work (3n + 3m).
-bool accepted(const Shortcut& s, const double* P, const double* q, const double* A, const double* b, const double* x, const double* y,
-              const double* slack, double* work) {
+// The data of one item, and a point of it: the size of its residual, and whether every equation holds relative to its own terms.
+struct Item {
+  const double *P, *q, *A, *b;
+};
+struct Size {
+  double relative;
+  bool holds;
+};
+
+// The residual r (n + m) at (x, v) as in `residual.py`; work (4n + 4m).
+Size residual(const Shortcut& s, const Item& item, const double* x, const double* v, double* r, double* work) {
   const Index n = s.n, m = s.m;
   const Limits& limits = s.limits;
-  double *Px = work, *Ay = Px + n, *dual = Ay + n, *Ax = dual + n, *primal = Ax + m;
+  double *Px = work, *Ay = Px + n, *dual = Ay + n, *Ax = dual + n, *primal = Ax + m, *y = primal + m, *slack = y + m;
+  std::fill(work, y, 0.0);
+  for (Index i = 0; i < m; i++) y[i] = i < s.zero ? v[i] : std::max(v[i], 0.0), slack[i] = y[i] - v[i];
   const double x1 = std::max(largest(x, n), limits.smallest), y1 = std::max(largest(y, m), limits.smallest);
-  std::fill(work, work + 3 * n + 2 * m, 0.0);
-  // dual, primal: how far each equation may be off
+  // dual, primal: by how much each equation may be off
   auto allowed = [&](double a, double term, double most) { return std::fabs(a) * (limits.of_terms * std::fabs(term) + limits.of_rounding * most); };
   for (Index k = 0; k < s.size[P_BLOCK]; k++) {
     const Index i = s.P_row[k], j = s.P_col[k];
-    Px[i] += P[k] * x[j], dual[i] += allowed(P[k], x[j], x1);
+    Px[i] += item.P[k] * x[j], dual[i] += allowed(item.P[k], x[j], x1);
   }
   for (Index k = 0; k < s.size[A_BLOCK]; k++) {
     const Index i = s.A_row[k], j = s.A_col[k];
-    Ax[i] += A[k] * x[j], primal[i] += allowed(A[k], x[j], x1);
-    Ay[j] += A[k] * y[i], dual[j] += allowed(A[k], y[i], y1);
+    const double a = item.A[k];
+    Ax[i] += a * x[j], primal[i] += allowed(a, x[j], x1);
+    Ay[j] += a * y[i], dual[j] += allowed(a, y[i], y1);
   }
-  double size = std::max({largest(Px, n), largest(q, n), largest(Ay, n)}), error = 0;
-  bool good = true;
+  double error1 = 0, error2 = 0;
+  bool holds = true;
   for (Index j = 0; j < n; j++) {
-    const double r = std::fabs(Px[j] + q[j] + Ay[j]);
-    error = std::max(error, r), good &= r <= dual[j] + limits.of_terms * std::fabs(q[j]);
+    r[j] = Px[j] + item.q[j] + Ay[j];
+    error1 = std::max(error1, std::fabs(r[j])), holds &= std::fabs(r[j]) <= dual[j] + limits.of_terms * std::fabs(item.q[j]);
   }
-  good &= error <= limits.target * (1 + size);
-  size = std::max({largest(Ax, m), largest(slack, m), largest(b, m)}), error = 0;
   for (Index i = 0; i < m; i++) {
-    const double r = std::fabs(Ax[i] + slack[i] - b[i]);
-    error = std::max(error, r), good &= r <= primal[i] + limits.of_terms * (std::fabs(b[i]) + slack[i]);
+    r[n + i] = Ax[i] + slack[i] - item.b[i];
+    error2 = std::max(error2, std::fabs(r[n + i]));
+    holds &= std::fabs(r[n + i]) <= primal[i] + limits.of_terms * (std::fabs(item.b[i]) + slack[i]);
   }
-  return good && error <= limits.target * (1 + size);
+  error1 /= 1 + std::max({largest(Px, n), largest(item.q, n), largest(Ay, n)});
+  error2 /= 1 + std::max({largest(Ax, m), largest(slack, m), largest(item.b, m)});
+  return {std::max(error1, error2), holds};
+}
+
+// Newton's method from (x, v), as in `residual.py`, where the point is a solution up to rounding: it stops at the target, or at
+// the first step that brings nothing. Whether the point is accepted. work (8n + 8m).
+bool refine(const Shortcut& s, void* plan, const char* build, const Item& item, double* x, double* v, double* work) {
+  const Index n = s.n, m = s.m, N = n + m;
+  double *r = work, *next = r + N, *step = next + N, *next_r = step + N;
+  work = next_r + N;
+  Size best = residual(s, item, x, v, r, work);
+  while (best.relative > s.limits.target) {
+    std::uint8_t rank;
+    if (!(best.relative <= s.limits.rounding)) return false;
+    for (Index k = 0; k < N; k++) next[k] = -r[k];
+    if (cvxlayers_linear(plan, build, 1, 1, item.P, 0, item.A, 0, v, 0, nullptr, 0, 1, next, step, &rank) || rank != 1) return false;
+    for (Index j = 0; j < n; j++) next[j] = x[j] + step[j];
+    for (Index i = 0; i < m; i++) next[n + i] = v[i] + step[n + i] + r[n + i];  // dv = dy + r2 + A dx
+    for (Index k = 0; k < s.size[A_BLOCK]; k++) next[n + s.A_row[k]] += item.A[k] * step[s.A_col[k]];
+    const Size size = residual(s, item, next, next + n, next_r, work);
+    if (!(size.relative < best.relative)) break;
+    best = size, std::copy(next, next + n, x), std::copy(next + n, next + N, v), std::swap(r, next_r);
+  }
+  return best.holds;
 }
 
 // The calls of one batch: where its arrays are.
@@ -224,7 +257,7 @@ EXPORT int cvxlayers_shortcut(Index n, Index m, Index zero, Index nP, const Inde
       s.terms.push_back(t);
     }
     s.output_sizes.assign(output_sizes, output_sizes + outputs);
-    s.limits = {limits[0], limits[1], limits[2], limits[3], limits[4], limits[5]};
+    s.limits = {limits[0], limits[1], limits[2], limits[3], limits[4], limits[5], limits[6]};
     *out = made.release();
     return OK;
   } catch (const std::bad_alloc&) {
@@ -248,13 +281,14 @@ EXPORT int cvxlayers_shortcut_forward(const void* shortcut, void* plan, const ch
   for (const Term& t : s.terms)
     if (t.target < BLOCKS && varies[t.source]) rows[t.target] = batch;
   if (rows[P_BLOCK] != P_rows || rows[A_BLOCK] != A_rows) return BAD_ARGUMENT;
-  Index scratch = 3 * (n + m);
+  Index scratch = 8 * (n + m);
   for (const Parameter& p : s.parameters) scratch = std::max(scratch, p.order * p.order);
-  auto memory = numbers(rows[Q_BLOCK] * n + rows[B_BLOCK] * m + batch * (n + 2 * m + 1) + scratch);
-  if (!memory) return NO_MEMORY;
+  auto memory = numbers(rows[Q_BLOCK] * n + rows[B_BLOCK] * m + batch * (n + 2 * m) + scratch);
+  std::unique_ptr<std::int32_t[]> words(new (std::nothrow) std::int32_t[2 * std::size_t(batch)]);
+  if (!memory || !words) return NO_MEMORY;
   double *q = memory.get(), *b = q + rows[Q_BLOCK] * n, *x = b + rows[B_BLOCK] * m, *y = x + batch * n, *slack = y + batch * m;
-  auto* status = reinterpret_cast<std::int32_t*>(slack + batch * m);  // two of them in the place of a double
-  double* work = slack + batch * (m + 1);
+  double* work = slack + batch * m;
+  std::int32_t* status = words.get();
   Forward call{s, batch, theta, varies, {P, q, A, b}, {rows[0], rows[1], rows[2], rows[3]}};
   if (!call.parameters_in_order(work)) return NOT_HERE;
   call.assemble();
@@ -265,15 +299,14 @@ EXPORT int cvxlayers_shortcut_forward(const void* shortcut, void* plan, const ch
   for (Index i = 0; i < batch; i++) {
     double *to = state + i * state_size, *v = to + n, *dual = v + m;
     std::copy(x + i * n, x + (i + 1) * n, to);
+    for (Index k = 0; k < m; k++) v[k] = y[i * m + k] - slack[i * m + k];
+    const Item item{call.at(P_BLOCK, i), call.at(Q_BLOCK, i), call.at(A_BLOCK, i), call.at(B_BLOCK, i)};
+    if (status[i] != 0 || !refine(s, plan, build, item, to, v, work)) return NOT_HERE;
     for (Index k = 0; k < m; k++) {
-      v[k] = y[i * m + k] - slack[i * m + k];
       dual[k] = k < s.zero ? v[k] : std::max(v[k], 0.0);
-      slack[i * m + k] = dual[k] - v[k];
       if (std::fabs(v[k]) < s.limits.nothing) v[k] = 0;
     }
     std::fill(dual + m, to + state_size, 1.0);
-    const bool good = status[i] == 0 && accepted(s, call.at(P_BLOCK, i), call.at(Q_BLOCK, i), call.at(A_BLOCK, i), call.at(B_BLOCK, i), to, dual, slack + i * m, work);
-    if (!good) return NOT_HERE;
     for (int k = 0; k < s.outputs; k++) std::fill_n(outputs[k] + i * s.output_sizes[k], s.output_sizes[k], 0.0);
     for (const Term& t : s.terms)
       if (t.target >= BLOCKS) s.add(t, t.source ? dual : to, outputs[t.target - BLOCKS] + i * s.output_sizes[t.target - BLOCKS]);
@@ -293,10 +326,10 @@ EXPORT int cvxlayers_shortcut_vjp(const void* shortcut, void* plan, const char* 
   for (Index i = 0; i < batch; i++)
     for (Index k = n + 2 * m; k < state_size; k++)
       if (state[i * state_size + k] != 1) return NOT_HERE;
-  auto memory = numbers(batch * (2 * N + 1));
-  if (!memory) return NO_MEMORY;
+  auto memory = numbers(2 * batch * N);
+  std::unique_ptr<std::uint8_t[]> rank(new (std::nothrow) std::uint8_t[std::size_t(batch)]);
+  if (!memory || !rank) return NO_MEMORY;
   double *right = memory.get(), *solved = right + batch * N;
-  auto* rank = reinterpret_cast<std::uint8_t*>(solved + batch * N);
   std::fill(right, right + batch * N, 0.0);
   for (Index i = 0; i < batch; i++) {
     for (const Term& t : s.terms)
@@ -307,7 +340,7 @@ EXPORT int cvxlayers_shortcut_vjp(const void* shortcut, void* plan, const char* 
     for (Index k = 0; k < N; k++) right[i * N + k] = -right[i * N + k];
   }
   const std::ptrdiff_t P_stride = P_rows > 1 ? s.size[P_BLOCK] : 0, A_stride = A_rows > 1 ? s.size[A_BLOCK] : 0;
-  if (int code = cvxlayers_linear(plan, build, threads, batch, P, P_stride, A, A_stride, state + n, state_size, nullptr, 0, 1, right, solved, rank))
+  if (int code = cvxlayers_linear(plan, build, threads, batch, P, P_stride, A, A_stride, state + n, state_size, nullptr, 0, 1, right, solved, rank.get()))
     return code;
   for (Index i = 0; i < batch; i++)
     if (rank[i] != 1 && rank[i] != 2) return NOT_HERE;  // REGULAR, SINGULAR: of least norm
