@@ -18,9 +18,7 @@ def _evaluate_layer(handle, values):
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [
-        _flat(v, (*lead, k), p) for v, p, lead, k in zip(values, layer.parameters, leads, layer.in_sizes, strict=True)
-    ]
+    theta = [_flat(v, (*lead, k), p) for v, p, lead, k in zip(values, layer.parameters, leads, layer.in_sizes, strict=True)]
     if theta:
         results = evaluate(handle, theta)
     else:
