@@ -27,9 +27,8 @@ class LayerShortcut:
 
     def __init__(self, layer):
         S, maps = layer.structure, layer.param_map
-        self.count = len(layer.in_sizes)
         self.max_iter = int(layer.solvers[0].settings["max_iter"])
-        self.state_size = next(s.size for s in layer.saved[len(layer.derivative.needs) :])
+        self.state_size = layer.saved[len(layer.derivative.needs)].size
         blocks = dict(zip(DATA, maps.blocks, strict=False))
         self.reach = tuple(maps.reach(blocks[name]) for name in ("P", "A"))
         terms = [

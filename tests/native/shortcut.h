@@ -37,7 +37,8 @@ void shortcuts(int n, int m) {
     for (int j = 0; j < n; j++) A_row.push_back(i), A_col.push_back(j);
   const std::int64_t sizes[] = {nP, n, nA, m, n, m}, outputs[] = {n, m}, parameters[] = {nP, 0, n, 1, n, 0, 0, 0, nA, 0, 0, 0, m, 1, 0, 0};
   for (int t = 0; t < 6; t++) {  // the last two are the outputs x and y
-    for (std::int64_t k : {std::int64_t(t), std::int64_t(t < 4 ? t : t - 4), std::int64_t(to.size()), std::int64_t(to.size()) + sizes[t]}) term.push_back(k);
+    const std::int64_t begin = std::int64_t(to.size());
+    for (std::int64_t k : {std::int64_t(t), std::int64_t(t % 4), begin, begin + sizes[t]}) term.push_back(k);
     for (std::int64_t k = 0; k < sizes[t]; k++) to.push_back(k), from.push_back(k);
   }
   const std::vector<double> values(to.size(), 1.0), constants(nP + n + nA + m);
@@ -72,18 +73,23 @@ void shortcuts(int n, int m) {
     double *out[] = {x.data(), y.data()}, *back[4];
     const std::int32_t varies[] = {1, 1, 1, 1}, same[] = {0, 0};
     for (int k = 0; k < 4; k++) grads[k].resize(count * sizes[k]), back[k] = grads[k].data();
-    const int code = cvxlayers_shortcut_forward(shortcut, plan, "", 2, count, 60, in, varies, P.data(), count, A.data(), count, state.data(), size, out);
+    const double* cotangents[] = {c.data(), c.data()};
+    auto forward = [&](const char* build, int P_rows) {
+      return cvxlayers_shortcut_forward(shortcut, plan, build, 2, count, 60, in, varies, P.data(), P_rows, A.data(), count, state.data(),
+                                        size, out);
+    };
+    auto vjp = [&](void* handle) {
+      return cvxlayers_shortcut_vjp(handle, plan, "", 2, count, P.data(), count, A.data(), count, state.data(), size, cotangents, same,
+                                    back);
+    };
+    const int code = forward("", count);
     CHECK(code == 0 || code == 5);
     if (code) continue;
     answers++;
-    const double* cotangents[] = {c.data(), c.data()};
-    const int pulled = cvxlayers_shortcut_vjp(shortcut, plan, "", 2, count, P.data(), count, A.data(), count, state.data(), size, cotangents, same, back);
+    const int pulled = vjp(shortcut);
     CHECK(pulled == 0 || pulled == 5);
     state.back() = 2;  // other units than one
-    CHECK(cvxlayers_shortcut_vjp(shortcut, plan, "", 2, count, P.data(), count, A.data(), count, state.data(), size, cotangents, same, back) == 5);
-    CHECK(cvxlayers_shortcut_forward(shortcut, plan, "", 2, count, 60, in, varies, P.data(), count + 1, A.data(), count, state.data(), size, out) == 1);
-    CHECK(cvxlayers_shortcut_forward(shortcut, plan, "none", 2, count, 60, in, varies, P.data(), count, A.data(), count, state.data(), size, out) == 1);
-    CHECK(cvxlayers_shortcut_vjp(nullptr, plan, "", 2, count, P.data(), count, A.data(), count, state.data(), size, cotangents, same, back) == 1);
+    CHECK(vjp(shortcut) == 5 && vjp(nullptr) == 1 && forward("", count + 1) == 1 && forward("none", count) == 1);
   }
   CHECK(answers >= 5);
   cvxlayers_shortcut_free(shortcut), cvxlayers_free(plan);

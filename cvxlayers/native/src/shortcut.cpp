@@ -129,7 +129,9 @@ Size residual(const Shortcut& s, const Item& item, const double* x, const double
   for (Index i = 0; i < m; i++) y[i] = i < s.zero ? v[i] : std::max(v[i], 0.0), slack[i] = y[i] - v[i];
   const double x1 = std::max(largest(x, n), limits.smallest), y1 = std::max(largest(y, m), limits.smallest);
   // dual, primal: by how much each equation may be off
-  auto allowed = [&](double a, double term, double most) { return std::fabs(a) * (limits.of_terms * std::fabs(term) + limits.of_rounding * most); };
+  auto allowed = [&](double a, double term, double most) {
+    return std::fabs(a) * (limits.of_terms * std::fabs(term) + limits.of_rounding * most);
+  };
   for (Index k = 0; k < s.size[P_BLOCK]; k++) {
     const Index i = s.P_row[k], j = s.P_col[k];
     Px[i] += item.P[k] * x[j], dual[i] += allowed(item.P[k], x[j], x1);
@@ -225,7 +227,8 @@ EXPORT int cvxlayers_shortcut(Index n, Index m, Index zero, Index nP, const Inde
                               const Index* A_col, const double* constants, int parameters, const Index* parameter, int outputs,
                               const Index* output_sizes, int terms, const Index* term, Index entries, const Index* to,
                               const Index* from, const double* values, const double* limits, void** out) {
-  if (!out || n < 1 || m < 0 || zero < 0 || zero > m || nP < 0 || nA < 0 || parameters < 0 || outputs < 0 || terms < 0 || entries < 0) return BAD_ARGUMENT;
+  if (!out || n < 1 || m < 0 || zero < 0 || zero > m || nP < 0 || nA < 0) return BAD_ARGUMENT;
+  if (parameters < 0 || outputs < 0 || terms < 0 || entries < 0) return BAD_ARGUMENT;
   *out = nullptr;
   try {
     auto made = std::make_unique<Shortcut>();
@@ -340,7 +343,8 @@ EXPORT int cvxlayers_shortcut_vjp(const void* shortcut, void* plan, const char* 
     for (Index k = 0; k < N; k++) right[i * N + k] = -right[i * N + k];
   }
   const std::ptrdiff_t P_stride = P_rows > 1 ? s.size[P_BLOCK] : 0, A_stride = A_rows > 1 ? s.size[A_BLOCK] : 0;
-  if (int code = cvxlayers_linear(plan, build, threads, batch, P, P_stride, A, A_stride, state + n, state_size, nullptr, 0, 1, right, solved, rank.get()))
+  if (int code = cvxlayers_linear(plan, build, threads, batch, P, P_stride, A, A_stride, state + n, state_size, nullptr, 0, 1, right,
+                                  solved, rank.get()))
     return code;
   for (Index i = 0; i < batch; i++)
     if (rank[i] != 1 && rank[i] != 2) return NOT_HERE;  // REGULAR, SINGULAR: of least norm
