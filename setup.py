@@ -43,7 +43,11 @@ class BuildEngine(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # each is a process of the compiler
             tasks = {b[0]: threads.submit(self._engine, temporary, *b) for b in BUILDS.get(machine, BUILDS["any"])}
             common = threads.submit(
-                self._objects, [SOURCES / f"{name}.cpp" for name in ("plan", "pool", "ops", "isotonic")], temporary, [], []
+                self._objects,
+                [SOURCES / f"{name}.cpp" for name in ("plan", "pool", "ops", "isotonic", "shortcut")],
+                temporary,
+                [],
+                [],
             )
             made = {name: task.result() for name, task in tasks.items() if task.exception() is None}
         if not made:

@@ -45,13 +45,17 @@ def leading_dims(shapes, parameters) -> list[tuple[int, ...]]:
     return leads
 
 
+def common(leads):
+    """The leading dimensions to which these broadcast: at once where all are the same. Raises ValueError."""
+    return leads[0] if leads and leads.count(leads[0]) == len(leads) else np.broadcast_shapes(*leads)
+
+
 def flatten(arrays):
     """(lead, arrays as (1, k) or (B, k)), B the product of the broadcast leading dimensions.
 
     An array stays at 1 if all of its leading dimensions are 1; else it is expanded to the whole batch.
     """
-    leads = {a.shape[:-1] for a in arrays}
-    lead = leads.pop() if len(leads) == 1 else np.broadcast_shapes(*leads)
+    lead = common([a.shape[:-1] for a in arrays])
     flat: list[np.ndarray] = []
     for a in arrays:
         if a.size == a.shape[-1] and math.prod(a.shape[:-1]) == 1:

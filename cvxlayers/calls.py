@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .batching import common
 from .errors import ShapeError
 
 _GROUPS = {"forward": "", "jvp": "i", "vjp": "o", "jvp2": "ii", "vjp2": "io"}  # like the inputs or like the outputs
@@ -54,16 +55,17 @@ def check_inputs(diffmap, inputs):
         raise ShapeError(f"{name} got inputs of the shapes {found}; expected {expected} with equally many dimensions")
 
 
-def shapes(diffmap, kind, leads, broadcast=np.broadcast_shapes):
+def shapes(diffmap, kind, leads, broadcast=common):
     """(shapes of the results, shapes of `saved`) for arguments with these leading dimensions."""
     try:
-        lead = broadcast(*leads)
+        lead = broadcast(leads)
     except ValueError as error:
         raise ShapeError(f"the batch dimensions do not broadcast; found {[tuple(lead) for lead in leads]}") from error
     results = [(*lead, k) for k in result_sizes(diffmap, kind)]
     if kind != "forward":
         return results, []
-    return results, [(*(broadcast(*(leads[i] for i in s.inputs)) or (1,) * len(lead)), s.size) for s in diffmap.saved]
+    one = (1,) * len(lead)
+    return results, [(*(broadcast([leads[i] for i in s.inputs]) if s.inputs else one), s.size) for s in diffmap.saved]
 
 
 def call(diffmap, kind, args):

@@ -24,6 +24,7 @@ from .ladder import Solved, failure, solve
 from .param_map import BLOCKS, DATA
 from .parameters import definite_violation
 from .program import ConeData
+from .shortcut import LayerShortcut
 from .solvers import ladder, neutral, requested, solver_named
 from .units import rescale, units
 
@@ -105,6 +106,14 @@ class ConeLayer(DiffMap):
             other._set_on_error(on_error)
         return other
 
+    @functools.cached_property
+    def shortcut(self) -> LayerShortcut | None:
+        """Solutions and derivatives of small batches, where the layer has such a thing."""
+        return LayerShortcut.found(self)
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k != "shortcut"}  # another process, or other options, make their own
+
     def fingerprint(self) -> str:
         """A digest of the compiled problem and of all options of the layer; names do not count."""
         S, maps = self.structure, self.param_map
@@ -133,25 +142,28 @@ class ConeLayer(DiffMap):
         everything = tuple(range(len(self.in_sizes)))
         blocks = dict(zip(BLOCKS, self.param_map.blocks, strict=True))
         data = [Saved(blocks[name].constant.size, self.param_map.reach(blocks[name])) for name in D.needs]
-        solution = [Saved(size, everything) for size in (S.n, S.m, S.m, *D.extra, 2)]
+        state = S.n + 2 * S.m + (3 if self.on_error == "nan" else 2)  # x, v, y, the units, and whether the item is good
+        solution = [Saved(size, everything) for size in (state, *D.extra)]
         theta = [Saved(self.in_sizes[i], (i,)) for i in self.param_map.formulas.kept]
-        mask = [Saved(1, everything)] if self.on_error == "nan" else []
-        return (*data, *solution, *theta, *mask)
+        return (*data, *solution, *theta)
 
     def _point(self, saved):
-        k = len(self.derivative.needs)
-        end = k + 3 + len(self.derivative.extra)
-        unit = saved[end]
+        S, k = self.structure, len(self.derivative.needs)
+        state, end = saved[k], k + 1 + len(self.derivative.extra)
+        x, v, y = state[..., : S.n], state[..., S.n : S.n + S.m], state[..., S.n + S.m : S.n + 2 * S.m]
+        unit = state[..., S.n + 2 * S.m : S.n + 2 * S.m + 2]
         data = [rescale(name, a, unit) for name, a in zip(self.derivative.needs, saved[:k], strict=True)]
         theta: list = [None] * len(self.in_sizes)
-        for place, i in enumerate(self.param_map.formulas.kept):
-            theta[i] = saved[end + 1 + place]
-        good = saved[-1] > 0 if self.on_error == "nan" else None
-        x, _, y = saved[k : k + 3]
-        return _Point((*data, *saved[k:end]), x * unit[..., :1], y * unit[..., 1:], unit, theta, good)
+        for i, kept in zip(self.param_map.formulas.kept, saved[end:], strict=False):
+            theta[i] = kept
+        good = state[..., -1:] > 0 if self.on_error == "nan" else None
+        return _Point((*data, x, v, y, *saved[k + 1 : end]), x * unit[..., :1], y * unit[..., 1:], unit, theta, good)
 
     def forward(self, *theta):
         """Outputs and saved arrays. Raises SolverError naming the items without an accepted solution."""
+        short = self.shortcut and self.shortcut.forward(theta)
+        if short:
+            return short
         found = self.evaluate(theta)
         return found.outputs, found.saved
 
@@ -184,12 +196,12 @@ class ConeLayer(DiffMap):
         good, point = solved.good, solved.point
         named = dict(zip(DATA, blocks, strict=False))
         saved = [named[name] for name in self.derivative.needs]
-        state = (point.x, point.v, point.y, *extras, unit + np.zeros((B, 1)))
-        saved += [a.reshape(lead + a.shape[1:]) for a in state]
+        mask = (good[:, None],) if self.on_error == "nan" else ()
+        state = np.concatenate([point.x, point.v, point.y, np.broadcast_to(unit, (B, 2)), *mask], -1)
+        saved += [a.reshape(lead + a.shape[1:]) for a in (state, *extras)]
         saved += [theta[i] for i in self.param_map.formulas.kept]
         outputs = self.recovery.apply(point.x * unit[:, :1], point.y * unit[:, 1:])
         if self.on_error == "nan":
-            saved.append(np.where(good, 1.0, 0.0).reshape(*lead, 1))
             outputs = tuple(np.where(good[:, None], o, np.nan) for o in outputs)
         outputs = tuple(o.reshape(lead + o.shape[1:]) for o in outputs)
         return Evaluation(outputs, tuple(saved), blocks, lead, unit, data, solved)
@@ -237,6 +249,9 @@ class ConeLayer(DiffMap):
 
     def vjp(self, saved, *cotangents):
         """Cotangents of the parameters."""
+        short = self.shortcut and self.shortcut.vjp(saved, cotangents)
+        if short:
+            return short
         point = self._point(saved)
         gx, gy = self.recovery.vjp(point.x, point.masked(cotangents))
         grads = self.param_map.vjp(point.theta, (*self._back(point, gx, gy), None))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from .errors import ProblemError, listed
 from .threads import blas_for, each_slice
 
-_SIGNS = {"pos": 1, "nonneg": 1, "boolean": 1, "neg": -1, "nonpos": -1}  # those that CVXPY's rules of convexity use
-DECLARED = (*_SIGNS, "PSD", "NSD")
+SIGNS = {"pos": 1, "nonneg": 1, "boolean": 1, "neg": -1, "nonpos": -1}  # those that CVXPY's rules of convexity use
+DECLARED = (*SIGNS, "PSD", "NSD")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ParameterInfo:
     declared: tuple[str, ...] = ()
     log: bool = False
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Real numbers in one value."""
         return math.prod(self.shape) * (2 if self.complex else 1)
@@ -47,15 +48,15 @@ class ParameterInfo:
             what = "has a value that is not positive; geometric programs take its logarithm"
             value = self._reject(value, ~(value > 0).all(-1), what, bad)
         for attribute in self.declared:
-            value = (self._check_sign if attribute in _SIGNS else self._check_definite)(attribute, value, bad)
+            value = (self._check_sign if attribute in SIGNS else self._check_definite)(attribute, value, bad)
         return value
 
     def _check_sign(self, attribute, value, bad):
-        wrong = -_SIGNS[attribute] * value
+        wrong = -SIGNS[attribute] * value
         if (wrong > 0).any():
             far = wrong.max(-1, initial=0) > 1e-12 + _rounding(value) * np.abs(value).max(-1, initial=0)
             if far.any():
-                word = "nonnegative" if _SIGNS[attribute] > 0 else "nonpositive"
+                word = "nonnegative" if SIGNS[attribute] > 0 else "nonpositive"
                 what = f"{self._declared(attribute)} and has a value that is not {word}; the problem would not be convex"
                 value = self._reject(value, far, what, bad)
             value = np.where(wrong > 0, 0.0, value)  # -1e-18 is enough to make a problem unbounded

@@ -23,6 +23,7 @@ from .threads import blas_for
 _TARGET = 1e-14  # Newton stops here, or at the rounding of long sums
 _EXACT = 1e-13  # no more than rounding
 _NOTHING = 1e-18  # entries of v below it are what Newton's method leaves of a zero
+_OF_TERMS, _OF_ROUNDING = 1e-7, 1e-12  # how far an equation may be off, relative to its terms and to the rounding of x and y
 _SMALLEST = 1e-4  # x and y with smaller entries are as if they had such ones
 _MAX_STEPS = 30
 _ROUNDING = 1e-12  # from there on a step that brings nothing is the last one
@@ -37,6 +38,11 @@ def tolerance(structure: Structure) -> float:
 def target(structure: Structure) -> float:
     """The residual at which Newton stops: what rounding leaves of the longest equation."""
     return min(max(_TARGET, np.finfo(np.float64).eps * structure.longest), _EXACT / 2)
+
+
+def limits(structure: Structure) -> tuple[float, ...]:
+    """The constants of refinement and of the test, for `native.shortcut`, which has both for QPs."""
+    return target(structure), _ROUNDING, _OF_TERMS, _OF_ROUNDING, _SMALLEST, _NOTHING
 
 
 def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray:
@@ -63,7 +69,7 @@ def accepted(structure: Structure, data: ConeData, point: Refined) -> np.ndarray
         (r2, S.A.matvec(A, x) + s + np.abs(data.b), S.A.matvec(A, x1) + difference),
     ):
         with np.errstate(invalid="ignore"):
-            good &= exact | (np.abs(r) <= 1e-7 * terms + 1e-12 * rounding).all(-1)
+            good &= exact | (np.abs(r) <= _OF_TERMS * terms + _OF_ROUNDING * rounding).all(-1)
     return good
 
 

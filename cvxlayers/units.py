@@ -13,7 +13,7 @@ import numpy as np
 
 from .program import ConeData
 
-_RANGE = 2.0**10
+RANGE = 2.0**10
 POWERS = {"P": (1, -1), "q": (0, -1), "A": (0, 0), "b": (-1, 0)}  # of beta and gamma, in data' = data * beta^. * gamma^.
 
 
@@ -30,11 +30,11 @@ def units(data: ConeData) -> np.ndarray:
     beta = np.where(beta > 0, beta, np.where(curvature > 0, free_beta, 1))
     gamma = np.where(gamma > 0, gamma, np.where(curvature > 0, ratio * beta, 1))
     found = np.stack([beta, gamma], -1)
-    return np.where((found > _RANGE) | (found < 1 / _RANGE), np.exp2(np.round(np.log2(found))), 1.0)
+    return np.where((found > RANGE) | (found < 1 / RANGE), np.exp2(np.round(np.log2(found))), 1.0)
 
 
 def _ordinary(size):
-    return ((size <= _RANGE) & (size >= 1 / _RANGE)).all()
+    return ((size <= RANGE) & (size >= 1 / RANGE)).all()
 
 
 def _size(a):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 
 import numpy as np
@@ -103,6 +104,11 @@ def largest(found, expected):
     size = max(np.abs(np.asarray(b)).max(initial=0) for b in expected)
     worst = max(np.abs(np.asarray(a) - np.asarray(b)).max(initial=0) for a, b in zip(found, expected, strict=True))
     return worst / (size if size > 1e-9 else 1)
+
+
+def batch_size(arrays):
+    """How many items a call has with these inputs (..., k)."""
+    return math.prod(np.broadcast_shapes(*(a.shape[:-1] for a in arrays)))
 
 
 def relative(a, b):

@@ -46,6 +46,7 @@ LAYERS = [
     "info",
     "ladder",
     "derivatives",
+    "shortcut",
     "duals",
     "checks",
     "expressions",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvxlayers import ladder, linsolve, native
+from cvxlayers import linsolve, native
 from cvxlayers.jax import CvxpyLayer, lift
 from cvxlayers.layer import ConeLayer
 
@@ -14,7 +14,7 @@ from .conic import ROWS, conic
 from .custom_maps import Cube
 from .jax_support import QP, float64, make  # noqa: F401
 from .problems import CASES
-from .support import central, largest, without_engine
+from .support import batch_size, central, largest, without_engine
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,8 @@ class Counter:
 
     def __init__(self, monkeypatch):
         self.solves, self.inverses, self.derivatives = [], [], []
-        solve, inverse = ladder.solve, linsolve.dense_inverse
-        monkeypatch.setattr(
-            "cvxlayers.layer.solve", lambda S, data, *a, **k: self.solves.append(data.batch) or solve(S, data, *a, **k)
-        )
+        forward, inverse = ConeLayer.forward, linsolve.dense_inverse
+        monkeypatch.setattr(ConeLayer, "forward", lambda layer, *a: self.solves.append(batch_size(a)) or forward(layer, *a))
         monkeypatch.setattr("cvxlayers.residual.dense_inverse", lambda K: self.inverses.append(len(K)) or inverse(K))
         for kind in ("jvp", "vjp"):
             monkeypatch.setattr(ConeLayer, kind, self._counted(kind, getattr(ConeLayer, kind)))

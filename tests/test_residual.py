@@ -17,12 +17,17 @@ from .support import compiled
 EXACT = {f.__name__ for f in (*POLYHEDRAL, *SECOND_ORDER)}
 
 
+def solution(layer, saved):
+    """(x, v) of what a layer has saved."""
+    state, n, m = saved[len(layer.derivative.needs)], layer.structure.n, layer.structure.m
+    return state[:, :n], state[:, n : n + m]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_solutions_are_accepted_far_below_the_tolerance(name):
     _, layer, theta, _, saved = compiled(name)
     data = ConeData(*flatten(layer.param_map.apply(theta)[:4])[1])
-    k = len(layer.derivative.needs)
-    size = residual(layer.structure, data, saved[k], saved[k + 1]).size
+    size = residual(layer.structure, data, *solution(layer, saved)).size
     assert tolerance(layer.structure) == (1e-9 if name in EXACT else 1e-8)
     assert size.max() <= 1e-12
 
@@ -33,8 +38,7 @@ def test_newton_restores_a_perturbed_solution(name, noise):
     _, layer, theta, _, saved = compiled(name)
     data = ConeData(*flatten(layer.param_map.apply(theta)[:4])[1])
     rng = np.random.default_rng(0)
-    k = len(layer.derivative.needs)
-    x, v = saved[k], saved[k + 1]
+    x, v = solution(layer, saved)
     start = [a + noise * rng.standard_normal(a.shape) for a in (x, v)]
     point = refine(layer.structure, data, *start)
     assert point.size.max() <= 1e-12

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cvxlayers import ShapeError, SolverError, ladder
+from cvxlayers import ShapeError, SolverError
+from cvxlayers.layer import ConeLayer
 from cvxlayers.tensorflow import CvxpyLayer, jvp, lift
 
 from .conic import ROWS, conic
 from .custom_maps import Cube, Product, SmoothCube
 from .problems import CASES
-from .support import Calculus, central, largest
+from .support import Calculus, batch_size, central, largest
 
 
 class QP:
@@ -165,8 +166,8 @@ def test_unknown_shapes(qp):
 
 
 def test_a_batch_is_one_solve_and_so_is_a_jacobian(qp, monkeypatch):
-    solves, solve = [], ladder.solve
-    monkeypatch.setattr("cvxlayers.layer.solve", lambda S, data, *a, **k: solves.append(data.batch) or solve(S, data, *a, **k))
+    solves, forward = [], ConeLayer.forward
+    monkeypatch.setattr(ConeLayer, "forward", lambda layer, *a: solves.append(batch_size(a)) or forward(layer, *a))
     tf.function(lambda: qp.gradient(qp.L, qp.batch, qp.G, qp.h))()
     assert solves == [4]
     _taped(qp, qp.p, lambda tape, x, p: tape.jacobian(x, p), persistent=True)

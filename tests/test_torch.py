@@ -42,8 +42,8 @@ def test_jacobians_solve_once_and_factorize_once(qp):
     count = {"solve": 0, "vjp": 0}
     layer = f.__closure__[0].cell_contents
     diffmap = layer._handle.map
-    solve, pull = diffmap.evaluate, diffmap.vjp
-    diffmap.evaluate = lambda *a: count.update(solve=count["solve"] + 1) or solve(*a)
+    solve, pull = diffmap.forward, diffmap.vjp
+    diffmap.forward = lambda *a: count.update(solve=count["solve"] + 1) or solve(*a)
     diffmap.vjp = lambda *a: count.update(vjp=count["vjp"] + 1) or pull(*a)
     try:
         jacrev(f, 1)(*values)
@@ -52,7 +52,7 @@ def test_jacobians_solve_once_and_factorize_once(qp):
         vmap(grad(lambda q: f(values[0], q, *values[2:]).sum()))(torch.stack([values[1]] * 6))
         assert count == {"solve": 1, "vjp": 1}
     finally:
-        del diffmap.evaluate, diffmap.vjp
+        del diffmap.forward, diffmap.vjp
 
 
 def test_vmap_over_any_arguments(qp):

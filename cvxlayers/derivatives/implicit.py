@@ -30,7 +30,7 @@ from .base import Derivative
 
 
 class Implicit(Derivative):
-    """saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left. It is empty for large systems and
+    """saved = (P, A, x, v, y, F): F, flat, is the inverse of K that refinement has left. There is none for large systems and
     with the native engine: then K is factorized again.
     """
 
@@ -41,24 +41,24 @@ class Implicit(Derivative):
         super().__init__(structure, solvers, **options)
         self.N = structure.n + structure.m
         self.keeps_inverse = keeps_inverse(structure)
-        self.extra = (self.N**2 if self.keeps_inverse else 0,)
+        self.extra = (self.N**2,) if self.keeps_inverse else ()
 
     def extras(self, solved, data, unit):
-        """F."""
+        """F, where it is kept."""
         point = solved.point
-        return (point.x[:, :0] if point.inverse is None else point.inverse.reshape(len(point.x), -1),)
+        return () if point.inverse is None else (point.inverse.reshape(len(point.x), -1),)
 
     def _blas(self):
         return blas_for(self.N) if self.structure.kkt_engine is None else nullcontext()
 
     def _solver(self, saved):
         """The function (r1, r2) -> (u, Bw) at the saved point."""
-        P, A, _, v, _, F = saved
+        P, A, _, v, _, *F = saved
         if self.structure.kkt_engine is not None:
             return lambda r1, r2: kkt.solve(self.structure, P, A, v, r1, r2)
         system = System(self.structure, P, A, v)
         if self.keeps_inverse:
-            inverse = apply_dense(F.reshape(*F.shape[:-1], self.N, self.N))
+            inverse = apply_dense(F[0].reshape(*F[0].shape[:-1], self.N, self.N))
         else:
             inverse = ItemFactors(self.structure, P, A, v).inverse
         return lambda r1, r2: system.solve(inverse, r1, r2)
@@ -75,21 +75,21 @@ class Implicit(Derivative):
 
     def jvp(self, saved, dP, dq, dA, db):
         """(dx, dy)."""
-        _, _, x, _, y, _ = saved
+        x, y = saved[2], saved[4]
         with self._blas():
             solve = self._solver(saved)
             return solve(*self._residual(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
         """(gP, gq, gA, gb); gy None is zero. gP and gA are `Outer` products."""
-        _, _, x, v, y, _ = saved
+        x, v, y = saved[2:5]
         with self._blas():
             solve = self._solver(saved)
             return self._gradient(x, y, *solve(gx, 0 * v if gy is None else gy))
 
     def jvp2(self, saved, s, t):
         """(x'', y'') along the tangents s and t of the data."""
-        S, (_, A, x, v, y, _) = self.structure, saved
+        S, (A, x, v, y) = self.structure, saved[1:5]
         with self._blas():
             solve = self._solver(saved)
             (xs, ys, vs), (xt, yt, vt) = (self._tangent(A, solve, x, y, d) for d in (s, t))
@@ -101,7 +101,7 @@ class Implicit(Derivative):
 
     def vjp2(self, saved, t, gx, gy):
         """(gP, gq, gA, gb) of <gx, dx> + <gy, dy>, (dx, dy) the tangents along t; gy None is zero."""
-        S, (_, A, x, v, y, _) = self.structure, saved
+        S, (A, x, v, y) = self.structure, saved[1:5]
         gy = 0 * v if gy is None else gy
         with self._blas():
             solve = self._solver(saved)

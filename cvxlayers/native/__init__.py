@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ProblemError
 from ..memory import empty
-from .library import library, switched_off
+from .library import at, library, switched_off
 
 _ERRORS = {1: "an argument is out of range", 2: "the pattern is malformed", 3: "the system is too large", 4: "out of memory"}
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
@@ -88,19 +88,19 @@ class Plan:
         if wrong or max(n, zero, self.P_values) > _LARGEST or found is None:
             raise EngineError(1)
         code = found.cvxlayers_plan(
-            n, m, zero, P_rows.size, _at(P_rows), _at(P_cols), _at(P_index), self.P_values,
-            A_cols.size, _at(A_ptr), _at(A_cols), int(weighted), ctypes.byref(handle),
+            n, m, zero, P_rows.size, at(P_rows), at(P_cols), at(P_index), self.P_values,
+            A_cols.size, at(A_ptr), at(A_cols), int(weighted), ctypes.byref(handle),
         )  # fmt: skip
         if code:
             raise EngineError(code)
-        self._library, self._handle = found, handle
+        self._library, self.handle = found, handle
         facts = np.zeros(6)
-        found.cvxlayers_describe(handle, _at(facts))
+        found.cvxlayers_describe(handle, at(facts))
         self.flops = facts[3]
 
     def __del__(self):
-        if getattr(self, "_handle", None):
-            self._library.cvxlayers_free(self._handle)
+        if getattr(self, "handle", None):
+            self._library.cvxlayers_free(self.handle)
 
     def solve(self, P, q, A, b, *, max_iter=60, threads=1, build="") -> Answer:
         """Solve a batch. P (B|1, P_values), q (B|1, n), A (B|1, nnz), b (B|1, m), float64."""
@@ -111,8 +111,8 @@ class Plan:
         status, iterations = np.empty(B, np.int32), np.empty(B, np.int32)
         P, q, A, b = data
         code = self._library.cvxlayers_solve(
-            self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(q, B),
-            *_strided(b, B), min(max_iter, _LARGEST), _at(x), _at(y), _at(s), _at(status), _at(iterations),
+            self.handle, build.encode(), self.threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(q, B),
+            *_strided(b, B), min(max_iter, _LARGEST), at(x), at(y), at(s), at(status), at(iterations),
         )  # fmt: skip
         if code:
             raise EngineError(code)
@@ -135,15 +135,15 @@ class Plan:
         at_weights = (None, 0) if weights is None else _strided(weights, B)
         out, rank = empty(right.shape), np.empty(B, np.uint8)
         code = self._library.cvxlayers_linear(
-            self._handle, build.encode(), self._threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
+            self.handle, build.encode(), self.threads(threads, B), B, *_strided(P, B), *_strided(A, B), *_strided(v, B),
             *at_weights,
-            columns, _at(right), _at(out), _at(rank),
+            columns, at(right), at(out), at(rank),
         )  # fmt: skip
         if code:
             raise EngineError(code)
         return out, rank
 
-    def _threads(self, threads, batch):
+    def threads(self, threads, batch):
         passes = 100 * (self.P_values + self.A_values + self.n + self.m)  # over the data, in all steps
         return threads if (self.flops + passes) * batch > _SMALL else 1
 
@@ -179,11 +179,7 @@ def _strided(a, batch):
     """(address, stride) of an array of rows."""
     if a.shape[0] not in (1, batch):
         raise EngineError(1)
-    return _at(a), 0 if a.shape[0] == 1 else a.strides[0] // 8
-
-
-def _at(a):
-    return a.ctypes.data
+    return at(a), 0 if a.shape[0] == 1 else a.strides[0] // 8
 
 
 __all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library", "switched_off"]

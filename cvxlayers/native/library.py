@@ -8,6 +8,15 @@ from functools import cache
 from pathlib import Path
 
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
+_start_of = ctypes.c_char.from_buffer
+
+
+def at(array) -> int:
+    """Where the numbers of an array are: what `array.ctypes.data` says, in a fourth of its time."""
+    try:
+        return ctypes.addressof(_start_of(array))
+    except (TypeError, ValueError, BufferError):  # not writable, not contiguous, or empty
+        return array.ctypes.data
 
 
 def switched_off() -> bool:

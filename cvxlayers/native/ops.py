@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from ..memory import empty
-from .library import library
+from .library import at, library
 
 _int, _long, _pointer, _double = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_double
 _SMALL = 4096  # entries up to which NumPy is as fast
@@ -55,7 +55,7 @@ def _product(name, pattern, values, x, size, shape, threads):
         return None
     lead, batch, (values, x) = rows
     out = empty((*lead, size))
-    function(threads, batch, *shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), *_strided(x), _at(out))
+    function(threads, batch, *shape, at(pattern.indptr), at(pattern.cols), *_strided(values), *_strided(x), at(out))
     return out
 
 
@@ -68,7 +68,7 @@ def outer(pattern, scale, a, p, c, d, threads):
     lead, batch, factors = rows
     out = empty((*lead, pattern.nnz))
     strided = [word for factor in factors for word in _strided(factor)]
-    function(threads, batch, pattern.nnz, _at(pattern.rows), _at(pattern.cols), scale, *strided, _at(out))
+    function(threads, batch, pattern.nnz, at(pattern.rows), at(pattern.cols), scale, *strided, at(out))
     return out
 
 
@@ -81,7 +81,7 @@ def add_outer_map(out, to, rows, columns, values, product, threads):
         return False
     strided = [word for factor in factors[2][1:] for word in _strided(factor)]
     function(
-        threads, factors[1], values.size, _at(to), _at(rows), _at(columns), _at(values), product.scale, *strided, _at(out),
+        threads, factors[1], values.size, at(to), at(rows), at(columns), at(values), product.scale, *strided, at(out),
         out.shape[-1],
     )  # fmt: skip
     return True
@@ -94,7 +94,7 @@ def add_map(out, to, source, values, x, threads):
     if not function or not rows or rows[0] != out.shape[:-1]:
         return False
     _, batch, (_, x) = rows
-    function(threads, batch, values.size, _at(to), _at(source), _at(values), *_strided(x), _at(out), out.shape[-1])
+    function(threads, batch, values.size, at(to), at(source), at(values), *_strided(x), at(out), out.shape[-1])
     return True
 
 
@@ -106,9 +106,7 @@ def largest(pattern, values, threads):
         return None
     lead, batch, (values,) = rows
     by_row, by_column = empty((*lead, pattern.shape[0])), empty((*lead, pattern.shape[1]))
-    function(
-        threads, batch, *pattern.shape, _at(pattern.indptr), _at(pattern.cols), *_strided(values), _at(by_row), _at(by_column)
-    )
+    function(threads, batch, *pattern.shape, at(pattern.indptr), at(pattern.cols), *_strided(values), at(by_row), at(by_column))
     return by_row, by_column
 
 
@@ -124,7 +122,7 @@ def turn(out, packed, block, noise, row_noise, A, root, threads):
         return False
     _, batch, (out, A, numbers, root) = rows
     strided = [word for a in (A, numbers, root, out) for word in _strided(a)]
-    function(threads, batch, kind, *block.gather.shape, _at(block.gather), _at(block.kept), noise, row_noise, *strided)
+    function(threads, batch, kind, *block.gather.shape, at(block.gather), at(block.kept), noise, row_noise, *strided)
     return True
 
 
@@ -148,8 +146,4 @@ def _rows(*arrays):
 
 
 def _strided(a):
-    return _at(a), a.strides[0] // 8 if a.shape[0] > 1 else 0
-
-
-def _at(a):
-    return a.ctypes.data
+    return at(a), a.strides[0] // 8 if a.shape[0] > 1 else 0

@@ -72,7 +72,7 @@ def find(key):
     return handle
 
 
-def _broadcast(*leads):
+def _broadcast(leads):
     """Leading dimensions of a call. Sizes may be symbolic, so 1 is recognized only where it is a plain int."""
     out = list(leads[0]) if leads else []
     for lead in leads[1:]:
@@ -89,13 +89,15 @@ def _shapes(diffmap, kind, args):
 def _run(diffmap, kind, args):
     """The computation itself. theta only carries derivatives: the other kinds read `saved`."""
     use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
-    like = args[0]
     if diffmap.native:
         return _run_natively(diffmap, kind, args, use)
-    want = _shapes(diffmap, kind, args)
+    want = shapes(diffmap, kind, [a.shape[:-1] for a in args])
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
     fresh = diffmap.fresh and kind != "forward"
-    return [_tensor(a, fresh).to(like.device, like.dtype) for a in results] + [_tensor(a, True) for a in saved]
+    results = [_tensor(a, fresh) for a in results]
+    if not _of_host(args[0]):
+        results = [t.to(args[0].device, args[0].dtype) for t in results]
+    return results + [_tensor(a, True) for a in saved]
 
 
 def _run_natively(diffmap, kind, args, use):
@@ -121,10 +123,11 @@ def _run_natively(diffmap, kind, args, use):
 
 
 def _array(tensor):
-    tensor = tensor.detach()
-    if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
-        tensor = tensor.to("cpu", torch.float64)
-    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+    return (tensor if _of_host(tensor) else tensor.detach().to("cpu", torch.float64)).numpy(force=True)
+
+
+def _of_host(tensor):
+    return tensor.dtype == torch.float64 and tensor.is_cpu
 
 
 def _tensor(array, keep=False):

@@ -18,7 +18,7 @@ def _evaluate_layer(handle, values):
     leads = leading_dims([v.shape for v in values], layer.parameters)
     if len({v.device for v in values}) > 1:
         raise ShapeError(f"the values are on different devices: {', '.join(str(v.device) for v in values)}; move them to one")
-    theta = [_flat(v, (*lead, p.size), p) for v, p, lead in zip(values, layer.parameters, leads, strict=True)]
+    theta = [_flat(v, (*lead, k), p) for v, p, lead, k in zip(values, layer.parameters, leads, layer.in_sizes, strict=True)]
     if theta:
         results = evaluate(handle, theta)
     else:
@@ -71,6 +71,8 @@ def _as_tensors(values, parameters):
     """Tensors; Python numbers in the dtype and on the device of the tensors beside them."""
     tensors = [None if is_number(v) else _as_tensor(v, i, parameters) for i, v in enumerate(values)]
     beside = [t for t in tensors if t is not None]
+    if len(beside) == len(tensors):
+        return tensors
     like = torch.empty((), dtype=common_dtype(beside), device=beside[0].device) if beside else None
     return [_as_tensor(values[i], i, parameters, like) if t is None else t for i, t in enumerate(tensors)]
 
@@ -90,7 +92,7 @@ def _as_tensor(value, position, parameters, like=None):
     if value.layout != torch.strided or value.is_nested:
         kind = "nested" if value.is_nested else "sparse"
         raise ShapeError(f"{argument(position, parameters)} is a {kind} tensor; expected a dense one (.to_dense())")
-    if value.device.type == "meta" or value.is_quantized or (value.is_floating_point() and value.itemsize < 2):
+    if value.is_meta or value.is_quantized or (value.is_floating_point() and value.itemsize < 2):
         found = f"a tensor of {value.dtype} on {value.device}"
         raise ShapeError(f"{argument(position, parameters)} is {found}; expected one with data, of 16 bits or more")
     return value

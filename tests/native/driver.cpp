@@ -303,6 +303,8 @@ void malformed_calls(const Pattern& p, void* handle) {
 
 }  // namespace
 
+#include "shortcut.h"  // for what stands above
+
 int main() {
   char text[256];
   CHECK(!cvxlayers_builds(text, sizeof text) && cvxlayers_builds(text, 0) == 1 && cvxlayers_builds(nullptr, 9) == 1);
@@ -346,6 +348,7 @@ int main() {
     work();
     _exit(0);
   }
+  shortcuts(4, 6), shortcuts(10, 10), shortcuts(1, 1);
   turns(1, 7, 5), turns(4, 3, 2), turns(2, 2, 1), turns(1, 3, 0);
   cvxlayers_free(handle), cvxlayers_free(nullptr);
   std::printf("%s: %ld problems, %ld solved, %ld failures\n", text, problems, solved, failures);

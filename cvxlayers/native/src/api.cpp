@@ -7,8 +7,8 @@
 #include <new>
 #include <string>
 
+#include "api.h"
 #include "engine.h"
-#include "export.h"
 #include "pool.h"
 #include "rows.h"
 
