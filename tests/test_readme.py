@@ -53,6 +53,9 @@ def run(path, after=lambda session: None):
 
 
 def alike(a, b):
+    a, b = (
+        re.sub(r"\[ +", "[", re.sub(r"-(0\.0*)(?!\d)", r"\1", text)) for text in (a, b)
+    )  # rounding decides on the sign of 0
     words = [NUMBER.sub("0", text).split() for text in (a, b)]
     numbers = [np.array(NUMBER.findall(text), float) for text in (a, b)]
     return words[0] == words[1] and np.allclose(*numbers, atol=1e-3)
@@ -115,10 +118,22 @@ def test_dpp(capsys):
     assert "compute lambda_max(S) before the call" in printed[-1]
 
 
+def test_layers():
+    session = run(ROOT / "docs" / "layers.md")
+    assert np.allclose(session["sparse"].detach(), [[0, 0, 1], [1 / 3] * 3]) and np.allclose(session["two"].sum(1).detach(), 2)
+    assert np.allclose(session["capped"].detach(), [0.3, 0.4, 0.3])
+    assert np.allclose(session["ranks"], [3.875, 1, 4.875, 5.875, 3.375, 2])
+    assert session["samples"].shape == (3, 4, 5, 5) and session["plan"].shape == (3, 4) and session["radius"].grad > 0
+    assert np.allclose(session["on_plane"] @ session["A"][0], 1) and (session["on_plane"] >= -1e-12).all()
+    assert np.allclose(session["z"], session["same"]) and np.allclose(session["z"], (-session["p"]).clip(0))
+    assert np.allclose(session["w"], [1, 0]) and session["logits"].shape == (5, 2)
+
+
 def test_migrating():
     session = run(ROOT / "docs" / "migrating.md")
     assert np.allclose(session["solution"].detach(), [0, 1]), "the normal equations are 2 x1 + x2 = 1, x1 + 2 x2 = 2"
-    assert np.allclose(session["z"], [[0.5, 0.5], [-1.5, 2.5]])
+    assert np.allclose(session["z"], [[1, 1], [-1, 1]]) and np.allclose(session["same"], session["z"])
+    assert np.allclose([session[name].sum() for name in ("soft", "distribution", "chosen")], [2, 1, 2])
     assert np.allclose(session["x_star"], [0, 1]) and np.allclose(session["y"], [3, 0, 2])
     assert np.allclose(session["dx"], [-1, 2]) and np.allclose(session["db"], [0, 0, 1])  # x = (-b1, b1 + b3) near b
     assert np.allclose(session["primal"], [1, 0]) and np.allclose(session["dual"], 1)

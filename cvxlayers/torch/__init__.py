@@ -26,12 +26,18 @@ from .functions import (
 )
 from .host import lift
 from .layer import CvxpyLayer
-from .modules import QP, QPFunction
+from .modules import LML, QP, QPFunction, Sinkhorn, SoftRank, SoftSort, Sparsemax, SparseTopK
 
 __all__ = [
+    "LML",
     "QP",
     "CvxpyLayer",
     "QPFunction",
+    "Sinkhorn",
+    "SoftRank",
+    "SoftSort",
+    "SparseTopK",
+    "Sparsemax",
     "constrained_softmax",
     "constrained_sparsemax",
     "gumbel_sinkhorn",
