@@ -94,7 +94,8 @@ class Base:
         for v in own[1:]:
             if v.shape[-1] != n:
                 raise ShapeError(f"the vectors have the lengths {n} and {v.shape[-1]} along axis {axis}; expected equal ones")
-        outputs = self._apply(make(n), *own, *(self._with_axis(s) for s in scalars))
+        depth = max(len(v.shape) for v in own)
+        outputs = self._apply(make(n), *own, *(self._with_axis(s, depth) for s in scalars))
         return tuple(o if axis == -1 else self._arrays.moveaxis(o, -1, axis) for o in outputs)
 
     def _last(self, v, n, axis):
@@ -104,8 +105,8 @@ class Base:
             raise ShapeError(f"an array of shape {tuple(v.shape)} has no axis {axis}")
         return v if axis == -1 else self._arrays.moveaxis(v, axis, -1)
 
-    def _with_axis(self, s):
-        return self._arrays.reshape(s, (*self._arrays.shape(s), 1))
+    def _with_axis(self, s, depth=1):
+        return self._arrays.reshape(s, (*self._arrays.shape(s), 1) if len(s.shape) else (1,) * depth)
 
     def _merged(self, x, count):
         """The last `count` axes as one."""
