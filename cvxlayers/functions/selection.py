@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from ..errors import ProblemError
 from ..layers.lml import LML
 from ..layers.simplex import CappedSimplex, Simplex
@@ -19,7 +21,7 @@ class Selection(Base):
         like x. A row with NaN or +inf, or with -inf alone, is NaN. At ties, where y touches 0, the derivative is that of
         the smaller support. Source: Martins, Astudillo, "From softmax to sparsemax", ICML 2016.
         """
-        return self._vectors(_distribution, self._all(x), (), axis, dim)[0]
+        return self._vectors(_distribution, (self._arrays.asarray(x),), (), axis, dim)[0]
 
     def constrained_sparsemax(self, x, u, axis=-1, *, dim=None):
         """sparsemax with upper bounds: argmin |y - x|^2 subject to 0 <= y <= u, sum(y) = 1.
@@ -78,6 +80,7 @@ class Selection(Base):
         return self._vectors(CappedSimplex, (x, u), (k,), axis, dim)[0]
 
 
+@cache
 def _distribution(n):
     return Simplex(n, 1.0)
 

@@ -53,6 +53,7 @@ void cvxlayers_turn(int threads, std::ptrdiff_t batch, int kind, std::ptrdiff_t 
                     const std::int64_t* gather, const std::uint8_t* kept, double noise, double row_noise, const double* A,
                     std::ptrdiff_t A_stride, const double* turn, std::ptrdiff_t turn_stride, const double* root,
                     std::ptrdiff_t root_stride, double* out, std::ptrdiff_t out_stride);
+int cvxlayers_rows(const char* build, const void* call);
 }
 
 namespace {
@@ -253,6 +254,40 @@ void turns(std::ptrdiff_t count, std::ptrdiff_t dim, std::ptrdiff_t width) {
   }
 }
 
+// Maps of rows on exact buffers: sums are right, and the derivative of a sum that is given is none.
+template <class T>
+void rows(const char* build, std::ptrdiff_t n) {
+  const std::ptrdiff_t B = 6;
+  std::vector<T> x(B * n), u(B * n), total(1, T(n / 2.0)), one(1, 1), y(B * n), state(B * n), dx(B * n), du(B * n), dr(B), dt(B);
+  for (std::ptrdiff_t k = 0; k < B * n; k++) x[k] = T(uniform() * (k / n == 1 ? 1000 : 2)), u[k] = T(0.9 + 0.1 * uniform());
+  const auto at = [](const std::vector<T>& v) { return std::int64_t(v.data()); };
+  struct Input {
+    std::int64_t at, stride, step;
+  };
+  const auto call = [&](int kernel, Input a, Input b, Input c, std::vector<std::int64_t> out) {
+    const std::int64_t words[] = {kernel, sizeof(T) == 4, 3, B, n, a.at, a.stride, a.step, b.at, b.stride, b.step, c.at, c.stride, c.step, out[0], out[1], out[2]};
+    return cvxlayers_rows(build, words);
+  };
+  const auto sums = [&](double expected) {
+    for (std::ptrdiff_t i = 0; i < B; i++) {
+      double s = 0, g = 0;
+      for (std::ptrdiff_t j = 0; j < n; j++) s += y[i * n + j], g += dx[i * n + j];
+      CHECK(std::fabs(s - expected) <= 1e-4 * (1 + expected) && std::fabs(g) <= 1e-3);
+    }
+  };
+  const Input of_x{at(x), n, 1}, of_u{at(u), n, 1}, of_state{at(state), n, 1}, number{at(total), 0, 0}, ones{at(one), 0, 0}, none{0, 0, 0};
+  if (n > 1) {
+    CHECK(!call(0, of_x, of_u, number, {at(y), at(state), 0}) && !call(1, of_state, of_x, none, {at(dx), at(du), at(dr)})), sums(n / 2.0);
+    CHECK(!call(4, of_x, of_u, none, {at(y), at(state), 0}) && !call(5, of_state, of_x, none, {at(dx), at(du), 0}));
+  }
+  CHECK(!call(0, of_x, none, ones, {at(y), at(state), 0}) && !call(1, of_state, ones, none, {at(dx), 0, at(dr)})), sums(1);
+  CHECK(!call(2, of_x, number, ones, {at(y), at(state), 0}) && !call(3, of_state, ones, of_x, {at(dx), at(dr), at(dt)})), sums(n / 2.0);
+  total[0] = T(n + 1), x[0] = std::numeric_limits<T>::quiet_NaN();
+  CHECK(call(2, of_x, number, ones, {at(y), at(state), 0}) == B - 1 && y[0] != y[0] && call(0, of_x, of_u, number, {at(y), at(state), 0}) == B - 1);
+  CHECK(call(6, of_x, number, ones, {at(y), at(state), 0}) == -1 && call(2, none, number, ones, {at(y), at(state), 0}) == -1);
+  CHECK(cvxlayers_rows("none", x.data()) == -1 && cvxlayers_rows("", nullptr) == -1);
+}
+
 // One entry of a good pattern becomes a bad one.
 void malformed(const Pattern& good) {
   const std::int32_t bad[] = {-1, INT32_MIN, INT32_MAX, good.n, good.n + 1};
@@ -349,6 +384,8 @@ int main() {
     _exit(0);
   }
   shortcuts(4, 6), shortcuts(10, 10), shortcuts(1, 1);
+  for (const std::string& build : builds)
+    for (std::ptrdiff_t n : {1, 3, 16, 33, 5000}) rows<float>(build.c_str(), n), rows<double>(build.c_str(), n);
   turns(1, 7, 5), turns(4, 3, 2), turns(2, 2, 1), turns(1, 3, 0);
   cvxlayers_free(handle), cvxlayers_free(nullptr);
   std::printf("%s: %ld problems, %ld solved, %ld failures\n", text, problems, solved, failures);
