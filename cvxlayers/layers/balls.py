@@ -13,14 +13,12 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from ..diffmap import Saved
-from .base import Layer, inner, norm, refuse
+from .base import Layer, PiecewiseLinear, inner, norm, refuse
 from .simplex import Simplex
 
 
 class _Ball(Layer):
     """(x, r) -> y: (..., n), (..., 1) -> (..., n)."""
-
-    second_order = True
 
     def __init__(self, n):
         super().__init__(n)
@@ -31,20 +29,10 @@ class _Ball(Layer):
         refuse(r < 0, x, "Ball: the radius is negative")
 
 
-class _Polytope(_Ball):
-    """One with flat faces."""
-
-    def jvp2(self, saved, s, t):
-        """Zero: the map is piecewise linear."""
-        return (0 * (s[0] * t[0]),)
-
-    def vjp2(self, saved, t, c):
-        """Zero."""
-        return 0 * (t[0] * c[0]), 0 * (t[1] * c[0][..., :1])
-
-
 class Euclidean(_Ball):
     """The ball of the 2-norm."""
+
+    second_order = True
 
     def __init__(self, n):
         super().__init__(n)
@@ -94,7 +82,7 @@ def _bend(u, s, t):
     return pt * inner(xp, u, s) + ps * inner(xp, u, t) + u * inner(xp, ps, pt)
 
 
-class Maximum(_Polytope):
+class Maximum(_Ball, PiecewiseLinear):
     """The ball of the inf-norm."""
 
     def __init__(self, n):
@@ -117,7 +105,7 @@ class Maximum(_Polytope):
         return (1 - saved[0] ** 2) * c, inner(array_namespace(c), saved[0], c)
 
 
-class Diamond(_Polytope):
+class Diamond(_Ball, PiecewiseLinear):
     """The ball of the 1-norm."""
 
     loops = True

@@ -33,9 +33,38 @@ class Layer(DiffMap):
         return f"{type(self).__module__}.{self!r}"
 
 
+class PiecewiseLinear(Layer):
+    """One whose first input is like its only output, and whose second derivatives are zero."""
+
+    second_order = True
+
+    def jvp2(self, saved, s, t):
+        """Zero, with the leading dimensions of both."""
+        return (0 * (s[0] * t[0]),)
+
+    def vjp2(self, saved, t, c):
+        """Zero."""
+        return tuple(0 * (a * c[0][..., : a.shape[-1]]) for a in t)
+
+
 def inner(xp, a, b):
     """Sums of products over the last axis, which stays with length 1."""
     return xp.sum(a * b, axis=-1, keepdims=True)
+
+
+def times(M, x):
+    """M x: (..., m, n), (..., n) -> (..., m)."""
+    return (M @ x[..., None])[..., 0]
+
+
+def matrices(x, rows, columns):
+    """The last axis as matrices, in C order."""
+    return array_namespace(x).reshape(x, (*x.shape[:-1], rows, columns))
+
+
+def flattened(X):
+    """Matrices as one axis, in C order."""
+    return array_namespace(X).reshape(X, (*X.shape[:-2], X.shape[-2] * X.shape[-1]))
 
 
 def norm(xp, x):

@@ -12,36 +12,37 @@ SIAM J. Optim. 2020, with conjugate gradients for large matrices.)
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from ..diffmap import Saved
+from ..factors import identity
 from ..loops import iterate
-from .base import Layer
+from .base import PiecewiseLinear, flattened, matrices
 
 _MOST = 200  # steps; ten or so with entries about 1, some dozens with entries in the thousands
 _SEARCH = 60  # steps of a line search
 _REFINEMENTS = 3
 
 
-class Birkhoff(Layer):
+class Birkhoff(PiecewiseLinear):
     """X -> P: (..., n n) -> (..., n n), matrices in C order. Where X - f 1' - 1 g' is 0, the derivative is that of P_ij = 0.
     Entries of P below the rounding of the largest entry of X are 0. P is NaN if this rounding hides it, with entries above 1e5
     in single precision."""
 
-    second_order = loops = True
+    loops = True
 
     def __init__(self, n):
         super().__init__(n)
+        self.n = n
         self.in_sizes, self.out_sizes, self.saved = (n * n,), (n * n,), (Saved(n * n, (0,)), Saved(n * n, (0,)))
 
     def forward(self, x):
         """Saved are S, and the inverse of H after elimination of f."""
         xp = array_namespace(x)
         fine = xp.all(xp.isfinite(x), axis=-1, keepdims=True)
-        X = self._matrices(xp.where(fine, x, 0))  # LAPACK refuses a whole batch for one NaN
-        n = X.shape[-1]
+        X = matrices(xp.where(fine, x, 0), self.n, self.n)  # LAPACK refuses a whole batch for one NaN
         X = X - xp.mean(X, axis=-1, keepdims=True)
-        X = X - xp.mean(X, axis=-2, keepdims=True) + 1 / n  # the solution if nothing is negative
+        X = X - xp.mean(X, axis=-2, keepdims=True) + 1 / self.n  # the solution if nothing is negative
         noise = xp.clip(8 * xp.finfo(X.dtype).eps * (1 + xp.max(xp.abs(X), axis=(-2, -1), keepdims=True)), max=0.1)
 
         def step(going, f, g, S, G):
@@ -59,30 +60,16 @@ class Birkhoff(Layer):
         _, f, g, S, G = iterate(step, (f[..., :1, :] == 0, f, xp.matrix_transpose(f), 0 * X, 0 * X), _MOST)
         P = xp.clip(_balanced(S * (X - f - g), 1, S, G), min=0)  # rounding was that of X, and is that of P now
         fine = fine & (xp.max(xp.abs(_excess(P, 1)[0])[..., 0], axis=-1, keepdims=True) < 1e-3)
-        return (xp.where(fine, self._vectors(P), xp.nan),), (self._vectors(S), self._vectors(G))
+        return (xp.where(fine, flattened(P), xp.nan),), (flattened(S), flattened(G))
 
     def jvp(self, saved, dx):
         """The projection onto the matrices on S whose rows and columns have the sum 0."""
-        S, G, dX = map(self._matrices, (*saved, dx))
-        return (self._vectors(_balanced(S * dX, 0, S, G)),)
+        S, G, dX = (matrices(a, self.n, self.n) for a in (*saved, dx))
+        return (flattened(_balanced(S * dX, 0, S, G)),)
 
     def vjp(self, saved, c):
         """The Jacobian is symmetric."""
         return self.jvp(saved, c)
-
-    def jvp2(self, saved, s, t):
-        """Zero: the map is piecewise linear."""
-        return (0 * (s[0] * t[0]),)
-
-    def vjp2(self, saved, t, c):
-        """Zero."""
-        return (0 * (t[0] * c[0]),)
-
-    def _matrices(self, x):
-        return array_namespace(x).reshape(x, (*x.shape[:-1], *self.settings * 2))
-
-    def _vectors(self, X):
-        return array_namespace(X).reshape(X, (*X.shape[:-2], self.in_sizes[0]))
 
 
 def _support(Z):
@@ -129,8 +116,7 @@ def _inverse(S):
     xp = array_namespace(S)
     m = _damping(S)
     rows, columns = xp.sum(S, axis=-1, keepdims=True) + m, xp.sum(S, axis=-2, keepdims=True) + m
-    eye = xp.eye(S.shape[-1], dtype=S.dtype, device=device(S))
-    return xp.linalg.inv(eye * columns - xp.matrix_transpose(S) @ (S / rows))
+    return xp.linalg.inv(identity(S) * columns - xp.matrix_transpose(S) @ (S / rows))
 
 
 def _solved(G, S, r, c):

@@ -5,13 +5,11 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from ..diffmap import Saved
-from .base import Layer, refuse
+from .base import PiecewiseLinear, refuse
 
 
-class Box(Layer):
+class Box(PiecewiseLinear):
     """(x, low, high) -> y: three times (..., n). On a bound, the derivative is that of outside. Bounds may be infinite."""
-
-    second_order = True
 
     def __init__(self, n):
         super().__init__(n)
@@ -37,12 +35,3 @@ class Box(Layer):
         """To one of three."""
         below, above = saved
         return (1 - below - above) * c, below * c, above * c
-
-    def jvp2(self, saved, s, t):
-        """Zero: the map is piecewise linear."""
-        return (0 * (s[0] * t[0]),)
-
-    def vjp2(self, saved, t, c):
-        """Zero."""
-        zero = 0 * (t[0] * c[0])
-        return zero, zero, zero

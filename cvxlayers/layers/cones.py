@@ -15,7 +15,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from ..diffmap import Saved
-from .base import Layer, inner, norm
+from .base import Layer, flattened, inner, matrices, norm
 
 
 class _Symmetric(Layer):
@@ -77,29 +77,30 @@ class Semidefinite(_Symmetric):
 
     def __init__(self, n):
         super().__init__(n)
+        self.n = n
         self.in_sizes, self.out_sizes, self.saved = (n * n,), (n * n,), (Saved(n, (0,)), Saved(n * n, (0,)))
 
     def forward(self, x):
         """By eigenvalues, which are saved with the eigenvectors."""
         xp = array_namespace(x)
-        X = self._matrices(x)
+        X = matrices(x, self.n, self.n)
         X = (X + xp.matrix_transpose(X)) / 2
         fine = xp.all(xp.isfinite(x), axis=-1, keepdims=True)
         l, V = xp.linalg.eigh(xp.where(fine[..., None], X, 0))  # LAPACK refuses a whole batch for one NaN
         l = xp.where(fine, l, xp.nan)
         Y = (V * xp.clip(l, min=0)[..., None, :]) @ xp.matrix_transpose(V)
-        return (self._vectors((Y + xp.matrix_transpose(Y)) / 2),), (l, self._vectors(V))
+        return (flattened((Y + xp.matrix_transpose(Y)) / 2),), (l, flattened(V))
 
     def jvp(self, saved, dx):
         """D in the eigenvectors."""
-        l, V = saved[0], self._matrices(saved[1])
+        l, V = saved[0], matrices(saved[1], self.n, self.n)
         D, _ = _differences(l)
-        return (self._back(V, D * self._to(V, dx)),)
+        return (_back(V, D * self._to(V, dx)),)
 
     def jvp2(self, saved, s, t):
         """Divided differences of second order are products of those of first order, as sums over eigenvalues are: with M = D
         of the pairs of different signs over max(l_i, l_j), each term of the sum has one eigenvalue of the other sign."""
-        l, V = saved[0], self._matrices(saved[1])
+        l, V = saved[0], matrices(saved[1], self.n, self.n)
         S, T = self._to(V, s[0]), self._to(V, t[0])
         _, M = _differences(l)
         xp = array_namespace(l)
@@ -107,22 +108,18 @@ class Semidefinite(_Symmetric):
         ms, mt = M * S, M * T
         half = (ms * size[..., None, :]) @ mt
         half = half + M * (((same * S) @ mt) * size[..., None, :] + size[..., :, None] * (ms @ (same * T)))
-        return (self._back(V, half + xp.matrix_transpose(half)),)
-
-    def _matrices(self, x):
-        return array_namespace(x).reshape(x, (*x.shape[:-1], *self.settings * 2))
-
-    def _vectors(self, X):
-        return array_namespace(X).reshape(X, (*X.shape[:-2], self.in_sizes[0]))
+        return (_back(V, half + xp.matrix_transpose(half)),)
 
     def _to(self, V, x):
         xp = array_namespace(x)
-        X = self._matrices(x)
+        X = matrices(x, self.n, self.n)
         return xp.matrix_transpose(V) @ ((X + xp.matrix_transpose(X)) / 2) @ V
 
-    def _back(self, V, X):
-        Y = V @ X @ array_namespace(X).matrix_transpose(V)
-        return self._vectors((Y + array_namespace(Y).matrix_transpose(Y)) / 2)
+
+def _back(V, X):
+    xp = array_namespace(X)
+    Y = V @ X @ xp.matrix_transpose(V)
+    return flattened((Y + xp.matrix_transpose(Y)) / 2)
 
 
 def _differences(l):

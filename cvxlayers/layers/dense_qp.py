@@ -20,8 +20,8 @@ from ..errors import ProblemError, SolverError, listed
 from ..factors import cholesky, identity
 from ..loops import iterate
 from ..program import Status
-from .base import Layer
-from .interior_point import Program, interior_point, kkt, largest, limits, newton, times
+from .base import Layer, flattened, matrices, times
+from .interior_point import Program, interior_point, kkt, largest, limits, newton
 
 _PASSES = 4  # of the equilibration
 _HUGE = 1e15  # no bound
@@ -51,17 +51,17 @@ class DenseQP(Layer):
     def _data(self, inputs):
         """P, q, C, d. For rows that there are not, one of zeros stands in."""
         Q, q, *others = inputs
-        xp, n, matrices, vectors = array_namespace(q), self.n, [], []
-        Q = xp.reshape(Q, (*Q.shape[:-1], n, n))
+        xp, Q = array_namespace(q), matrices(Q, self.n, self.n)
+        C, d = [], []
         for k in self.rows:
             if k:
                 M, v, *others = others
-                matrices.append(xp.reshape(M, (*M.shape[:-1], k, n)))
-                vectors.append(v)
+                C.append(matrices(M, k, self.n))
+                d.append(v)
             else:
-                matrices.append(xp.zeros_like(Q[..., :1, :]))
-                vectors.append(xp.zeros_like(q[..., :1]))
-        return (Q + Q.mT) / 2, q, joined(xp, matrices, -2), joined(xp, vectors, -1)
+                C.append(xp.zeros_like(Q[..., :1, :]))
+                d.append(xp.zeros_like(q[..., :1]))
+        return (Q + Q.mT) / 2, q, joined(xp, C, -2), joined(xp, d, -1)
 
     def forward(self, *inputs):
         """Outputs, and P, C in their units, the scales D, E, z, y, the active rows, and the status."""
@@ -78,7 +78,7 @@ class DenseQP(Layer):
         status = xp.where(valid, xp.where(good, 0.0, status), 1.0 * Status.INVALID)
         x, y = xp.where(good, x * beta * D, 0.0), xp.where(good, y * gamma * E, 0.0)
         outputs = tuple(xp.where(good, o, xp.nan) for o in self._outputs(x, y))
-        return outputs, (_flat(xp, P), _flat(xp, C), joined(xp, [D, E], -1), x, y, active * xp.astype(good, dtype), status)
+        return outputs, (flattened(P), flattened(C), joined(xp, [D, E], -1), x, y, active * xp.astype(good, dtype), status)
 
     def _in_units(self, P, q, C, d):
         """The program in units beta of the bounds and gamma of the costs, in the leading dimensions of the batch."""
@@ -117,7 +117,7 @@ class DenseQP(Layer):
         """-(u, w): Pu + C_a'w = r1, C_a u = r2; zero for items that are not solved."""
         P, C, scales, _, _, active, status = saved
         xp, n, m = array_namespace(r1), self.n, self.m
-        P, C = xp.reshape(P, (*P.shape[:-1], n, n)), xp.reshape(C, (*C.shape[:-1], m, n)) * active[..., None]
+        P, C = matrices(P, n, n), matrices(C, m, n) * active[..., None]
         D, E = scales[..., :n], scales[..., n:]
         good = status == 0
         r1, r2 = xp.where(good, r1, 0.0), xp.where(good, r2 * active, 0.0)
@@ -166,12 +166,11 @@ class DenseQP(Layer):
 
     def _cotangents(self, Q, q, C, d):
         """Of the inputs: flat, without stand-ins."""
-        xp = array_namespace(q)
-        out = [_flat(xp, Q), q]
+        out = [flattened(Q), q]
         for k, start in zip(self.rows, (0, self.hard), strict=True):
             if k:
                 M = C[..., start : start + k, :]
-                out += [_flat(xp, M), d[..., start : start + k] + 0]
+                out += [flattened(M), d[..., start : start + k] + 0]
         return tuple(out)
 
     def jvp(self, saved, *tangents):
@@ -209,13 +208,9 @@ def joined(xp, parts, axis):
     return xp.concat([xp.broadcast_to(p, lead + p.shape[-core:]) for p in parts], axis=axis)
 
 
-def _flat(xp, M):
-    return xp.reshape(M, (*M.shape[:-2], M.shape[-2] * M.shape[-1]))
-
-
 def _sane(xp, P, q, C, d):
     """The data, with harmless ones in items that are not finite or not convex; and which items are neither (..., 1)."""
-    flat = (_flat(xp, P), q, _flat(xp, C), d)
+    flat = (flattened(P), q, flattened(C), d)
     finite = [xp.all(xp.isfinite(a), axis=-1, keepdims=True) for a in flat]
     P, q, C, d = (xp.where(xp.isfinite(a), a, 0.0) for a in (P, q, C, d))
     size, eye = xp.max(xp.abs(P), axis=(-2, -1), keepdims=True), identity(P)

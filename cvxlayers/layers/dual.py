@@ -17,8 +17,9 @@ import math
 
 from array_api_compat import array_namespace
 
+from ..factors import identity
 from ..loops import iterate
-from .base import inner
+from .base import inner, times
 
 _START = 10.0  # the range of X in units of the first temperature
 _FACTOR = 4.0  # from one temperature to the next
@@ -63,14 +64,14 @@ def solve(X, a, b, tau, tol=None):
         E = xp.exp(L)
         y = xp.ones_like(b)
         for _ in range(_SWEEPS):
-            x = a / _above(xp, floor, _right(E, y))
+            x = a / _above(xp, floor, times(E, y))
             columns = _left(x, E)
             y = b / _above(xp, floor, columns)
-        rows = x * _right(E, y)  # of the sums of P = x E y; its columns have the sums b
+        rows = x * times(E, y)  # of the sums of P = x E y; its columns have the sums b
         root = xp.sqrt(rows)
         K = E * (x / _positive(xp, root))[..., :, None] * (y / xp.sqrt(own_b))[..., None, :]
         p, q, low = _descent(xp, E, x, y / own_b, newton(K, root, rows - a, eye), a, b, longest)
-        rows = x * xp.exp(low - p) * _right(E, y * xp.exp(-low - q))
+        rows = x * xp.exp(low - p) * times(E, y * xp.exp(-low - q))
         error = xp.max(xp.abs(rows - a) / own_a, axis=-1, keepdims=True)
         reached = xp.all((columns > floor) | (b <= 0), axis=-1, keepdims=True)  # whether all columns have their sums
         error = xp.where(reached, error, 1)
@@ -93,16 +94,9 @@ def newton(K, root, rhs, eye):
     xp = array_namespace(K)
     scale = 1 / _positive(xp, root)  # units in which the diagonal of H is below 1
     w = (K @ xp.matrix_transpose(K)) * (1 - eye)
-    degrees = scale * _right(w, root) + _RIDGE * xp.finfo(K.dtype).eps
+    degrees = scale * times(w, root) + _RIDGE * xp.finfo(K.dtype).eps
     constant = root[..., :, None] * (root / inner(xp, root, root))[..., None, :]  # in whose span H is 0
     return scale * xp.linalg.solve(constant - w + degrees[..., None] * eye, (scale * rhs)[..., None])[..., 0]
-
-
-def identity(rows):
-    """The matrix (..., n, n), on the device of an array (..., n)."""
-    xp = array_namespace(rows)
-    number = xp.cumulative_sum(xp.ones_like(rows), axis=-1)
-    return xp.astype(number[..., :, None] == number[..., None, :], rows.dtype)
 
 
 def _descent(xp, E, x, y, h, a, b, longest):
@@ -127,10 +121,6 @@ def _descent(xp, E, x, y, h, a, b, longest):
 
 def _left(x, E):
     return (x[..., None, :] @ E)[..., 0, :]
-
-
-def _right(E, y):
-    return (E @ y[..., None])[..., 0]
 
 
 def _positive(xp, x):

@@ -17,6 +17,7 @@ from array_api_compat import array_namespace
 
 from ..factors import cholesky, cholesky_solve, identity
 from ..loops import iterate
+from .base import times
 
 _STEPS, _NEWTON = 60, 30
 _PATIENCE, _MORE = 4, 12  # steps of the two without progress: the active set of a thin slab takes Newton's some to find
@@ -51,11 +52,6 @@ class Program(NamedTuple):
     C: Any
     d: Any
     hard: int
-
-
-def times(M, x):
-    """M x: (..., m, n), (..., n) -> (..., m)."""
-    return (M @ x[..., None])[..., 0]
 
 
 def largest(xp, x):

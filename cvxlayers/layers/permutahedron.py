@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from ..diffmap import Saved
 from ..errors import ShapeError, SolverError, listed
 from ..native import isotonic as native
-from .base import Layer, inner
+from .base import Layer, failing, inner
 from .isotonic import block_means, blocks, places, put, regression, taken
 
 
@@ -36,10 +36,8 @@ class _Permutahedron(Layer):
 
     def check(self, x, eps):
         """eps >= 0."""
-        xp = array_namespace(x)
-        wrong = xp.reshape(eps < 0, (-1,))
-        if xp.any(wrong):
-            items = [i for i, bad in enumerate(wrong) if bad]
+        items = failing(eps < 0)
+        if items:
             raise SolverError(f"{type(self).__name__}: eps is negative in the items {listed(items)}; expected eps >= 0", items)
 
     def _solved(self, x, eps):

@@ -17,17 +17,17 @@ from ..diffmap import Saved
 from ..errors import SolverError, listed
 from ..loops import iterate
 from ..native import rows
-from .base import Layer, failing, inner, refuse
+from .base import PiecewiseLinear, failing, inner, refuse
 
 _MOST = 100  # steps; each takes entries off the support for good, and a handful do
 
 
-class Simplex(Layer):
+class Simplex(PiecewiseLinear):
     """(x, r) -> y: (..., n), (..., 1) -> (..., n); with a number as `total`: x -> y, r = total. Entries of -inf get 0; a row
     with NaN or +inf, or without a finite entry or with r < 0, is NaN. At a tie on the boundary of the support, the
     derivative is that of the smaller support."""
 
-    second_order = loops = True
+    loops = True
 
     def __init__(self, n, total=None):
         super().__init__(n, total)
@@ -81,16 +81,8 @@ class Simplex(Layer):
         mean = inner(xp, s, c) / xp.clip(xp.sum(s, axis=-1, keepdims=True), min=1)
         return (s * (c - mean), mean)[: len(self.in_sizes)]
 
-    def jvp2(self, saved, s, t):
-        """Zero: the map is piecewise linear."""
-        return (0 * (s[0] * t[0]),)
 
-    def vjp2(self, saved, t, c):
-        """Zero."""
-        return tuple(0 * (a * c[0][..., : a.shape[-1]]) for a in t)
-
-
-class CappedSimplex(Layer):
+class CappedSimplex(PiecewiseLinear):
     """(x, u, r) -> y: (..., n), (..., n), (..., 1) -> (..., n). Entries of x of -inf get 0, whatever their u, which may be
     inf. A row with NaN, or with +inf in x, is NaN; one without a solution (some u < 0, r < 0, sum u < r) is an error.
 
@@ -99,7 +91,7 @@ class CappedSimplex(Layer):
     share.
     """
 
-    second_order = loops = True
+    loops = True
 
     def __init__(self, n):
         super().__init__(n)
@@ -181,14 +173,6 @@ class CappedSimplex(Layer):
         free, full, share = _shares(xp, saved[0])
         mean = inner(xp, share, c)
         return free * (c - mean), full * (c - mean), mean
-
-    def jvp2(self, saved, s, t):
-        """Zero: the map is piecewise linear."""
-        return (0 * (s[0] * t[0]),)
-
-    def vjp2(self, saved, t, c):
-        """Zero."""
-        return tuple(0 * (a * c[0][..., : a.shape[-1]]) for a in t)
 
 
 def _infeasible(xp, x, u, r):

@@ -18,8 +18,9 @@ from array_api_compat import array_namespace, is_jax_array
 
 from ..diffmap import Saved
 from ..errors import SolverError, listed
-from .base import Layer, inner
-from .dual import identity, newton, solve
+from ..factors import identity
+from .base import Layer, failing, flattened, inner, matrices, times
+from .dual import newton, solve
 
 
 class Sinkhorn(Layer):
@@ -41,15 +42,15 @@ class Sinkhorn(Layer):
         """Name the items without a solution."""
         if is_jax_array(X):  # JAX would compile each operation
             X, a, b, tau = map(np.asarray, (X, a, b, tau))
-        xp = array_namespace(X)
-        X, a, b, tau, _, faults = self._read(X, a, b, tau)
-        holes = xp.any(X == -xp.inf, axis=(-2, -1))
-        for reason, found in faults:
-            _refuse(reason, np.flatnonzero(found.tolist()))
-        if xp.any(holes):  # whether they leave a solution is known only from the search for one
-            failed = self._solve(X[holes], a[holes], b[holes], tau[holes])[-1]
-            items = np.flatnonzero(holes.tolist())[np.asarray(failed.tolist())[:, 0]]
-            _refuse("no transport avoids the forbidden entries (-inf)", items)
+        for reason, found in self._read(X, a, b, tau)[-1]:
+            _refuse(reason, found)
+
+    def verify(self, outputs, saved):
+        """Whether forbidden entries leave a solution is known only from the search for one."""
+        tau = saved[3]
+        xp = array_namespace(tau)
+        _refuse("no transport avoids the forbidden entries (-inf)", tau == xp.inf)
+        _refuse("Newton's method has not converged", tau == -xp.inf)
 
     def _read(self, X, a, b, tau):
         """All inputs with the same leading dimensions and equal sums, harmless where something is wrong; where that is; and
@@ -70,41 +71,32 @@ class Sinkhorn(Layer):
         a, b = (xp.where(wrong, 1 / v.shape[-1], v) for v in (a, b))
         mean = (xp.sum(a, axis=-1, keepdims=True) + xp.sum(b, axis=-1, keepdims=True)) / 2
         a, b = (v * _quotient(xp, mean, xp.sum(v, axis=-1, keepdims=True)) for v in (a, b))
-        X = xp.reshape(xp.where(wrong, 0, X), (*lead, self.n, self.m))
+        X = matrices(xp.where(wrong, 0, X), self.n, self.m)
         return X, a, b, xp.where(wrong, 1, tau), wrong, faults
 
-    def _solve(self, X, a, b, tau):
-        """P, u, v, and which items failed."""
-        xp = array_namespace(X)
-        L, u, v, error = solve(X, a, b, tau, self.tol)
-        return xp.exp(L), u, v, ~(error <= max(self.tol or 0, xp.finfo(X.dtype).eps ** 0.5))
-
     def forward(self, X, a, b, tau):
-        """Newton's method on the dual."""
+        """Newton's method on the dual. Where it finds nothing the saved tau is inf, or -inf if no entry is forbidden."""
         xp = array_namespace(X)
         X, a, b, tau, wrong, _ = self._read(X, a, b, tau)
-        P, u, v, failed = self._solve(X, a, b, tau)
+        L, u, v, error = solve(X, a, b, tau, self.tol)
+        failed = ~(error <= max(self.tol or 0, xp.finfo(X.dtype).eps ** 0.5))
         u, v = _balanced(xp, a, b, u, v)
         nan = xp.where(wrong | failed, xp.nan, xp.zeros_like(tau))
-        P = xp.reshape(P, (*P.shape[:-2], self.n * self.m)) + nan
+        P = flattened(xp.exp(L)) + nan
+        holes = xp.any(X == -xp.inf, axis=(-2, -1))[..., None]
+        tau_ = xp.where(failed & ~wrong, xp.where(holes, xp.inf, -xp.inf), tau + nan)
         slopes = (xp.where(mass > 0, w - tau / 2, 0) + nan for mass, w in ((a, u), (b, v)))
-        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, *slopes, tau + nan)
+        return (P, inner(xp, a, u) + inner(xp, b, v) + nan), (P, *slopes, tau_)
 
     def _plan(self, saved):
         P, _, _, tau = saved
-        xp, P = array_namespace(P), self._matrix(array_namespace(P), P)
+        xp, P = array_namespace(P), matrices(P, self.n, self.m)
         return xp, P, xp.log(xp.where(P > 0, P, 1)), tau
-
-    def _matrix(self, xp, x):
-        return xp.reshape(x, (*x.shape[:-1], self.n, self.m))
-
-    def _vector(self, xp, x):
-        return xp.reshape(x, (*x.shape[:-2], self.n * self.m))
 
     def _move(self, saved, dX, da, db, dtau):
         """dL, du, dv."""
         xp, P, L, tau = self._plan(saved)
-        E = self._matrix(xp, dX) - L * dtau[..., None]
+        E = matrices(dX, self.n, self.m) - L * dtau[..., None]
         du, dv = _potentials(xp, P, xp.sum(P * E, axis=-1) - tau * da, xp.sum(P * E, axis=-2) - tau * db)
         return (E - du[..., :, None] - dv[..., None, :]) / tau[..., None], du, dv
 
@@ -129,44 +121,44 @@ class Sinkhorn(Layer):
             seen = xp.sum(P, axis=axis) > 0
             bends.append(xp.where(seen, dw - t[3] / 2, 0))
             change = change + xp.sum(xp.where(seen, dmass, 0), axis=-1, keepdims=True) / 2
-        return self._vector(xp, P * dL), *bends, -xp.sum(P * dL * L, axis=(-2, -1))[..., None] - change
+        return flattened(P * dL), *bends, -xp.sum(P * dL * L, axis=(-2, -1))[..., None] - change
 
     def jvp(self, saved, *t):
         """One solve with M."""
         xp = array_namespace(saved[0])
         dL, _, _ = self._move(saved, *t)
-        return saved[0] * self._vector(xp, dL), sum(inner(xp, g, d) for g, d in zip(self._slopes(saved), t, strict=True))
+        return saved[0] * flattened(dL), sum(inner(xp, g, d) for g, d in zip(self._slopes(saved), t, strict=True))
 
     def vjp(self, saved, c, w):
         """One solve with M."""
-        xp = array_namespace(saved[0])
-        E, *rest = self._pull(saved, self._matrix(xp, c))
+        E, *rest = self._pull(saved, matrices(c, self.n, self.m))
         slopes = self._slopes(saved)
-        return tuple(g + w * s for g, s in zip((saved[0] * self._vector(xp, E), *rest), slopes, strict=True))
+        return tuple(g + w * s for g, s in zip((saved[0] * flattened(E), *rest), slopes, strict=True))
 
     def jvp2(self, saved, s, t):
         """That of P along s and t is jvp with dX = tau dL_s dL_t - dL_s dtau_t - dL_t dtau_s."""
         xp, P, _, tau = self._plan(saved)
         first, second = self._move(saved, *s)[0], self._move(saved, *t)[0]
-        dX = self._vector(xp, first * second) * tau - self._vector(xp, first) * t[3] - self._vector(xp, second) * s[3]
+        dX = flattened(first * second) * tau - flattened(first) * t[3] - flattened(second) * s[3]
         d2L, _, _ = self._move(saved, dX, 0 * s[1], 0 * s[2], 0 * s[3])
         along = sum(inner(xp, g, d) for g, d in zip(self._bend(saved, s), t, strict=True))
-        return self._vector(xp, P * d2L), along
+        return flattened(P * d2L), along
 
     def vjp2(self, saved, t, c):
         """The adjoint of jvp2 along t."""
         xp, P, _, tau = self._plan(saved)
-        E, *_ = self._pull(saved, self._matrix(xp, c[0]))
+        E, *_ = self._pull(saved, matrices(c[0], self.n, self.m))
         dL, _, _ = self._move(saved, *t)
         F, ga, gb, gtau = self._pull(saved, E * (tau[..., None] * dL - t[3][..., None]))
         gtau = gtau - xp.sum(P * E * dL, axis=(-2, -1))[..., None]
-        own = (self._vector(xp, P * F), ga, gb, gtau)
+        own = (flattened(P * F), ga, gb, gtau)
         return tuple(g + c[1] * d for g, d in zip(own, self._bend(saved, t), strict=True))
 
 
-def _refuse(reason, items):
-    if len(items):
-        raise SolverError(f"no solution for items {listed(items.tolist())}: {reason}", items.tolist())
+def _refuse(reason, wrong):
+    items = failing(wrong)
+    if items:
+        raise SolverError(f"no solution for items {listed(items)}: {reason}", items)
 
 
 def _quotient(xp, x, y):
@@ -194,6 +186,6 @@ def _potentials(xp, P, x, y):
     x, y = x - gap * a, y + gap * b
     root, own_b = xp.sqrt(a), xp.where(b > 0, b, 1)
     K = P / xp.where(a > 0, root, 1)[..., :, None] / xp.sqrt(own_b)[..., None, :]
-    p = newton(K, root, x - (P @ (y / own_b)[..., None])[..., 0], identity(a))
+    p = newton(K, root, x - times(P, y / own_b), identity(a))
     q = (y - (xp.matrix_transpose(P) @ p[..., None])[..., 0]) / own_b
     return _balanced(xp, a, b, p, q)

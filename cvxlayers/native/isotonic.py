@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, is_numpy_array, is_torch_array
 
 from ..memory import empty
 from ..threads import workers
-from .library import library
+from .library import at, library
 
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _FEW = 4096  # numbers up to which a second thread is not worth waking
@@ -40,7 +40,7 @@ def permutahedron(x, eps, rank):
     lead, batch, (x_rows, e_rows) = rows
     n = x_rows.shape[1]
     out = [_empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
-    _call(function, batch, n, x_rows.dtype, rank, *_strided(x_rows), *_strided(e_rows), *map(_at, out), *[None] * (1 - rank))
+    _call(function, batch, n, x_rows.dtype, rank, *_strided(x_rows), *_strided(e_rows), *map(at, out), *[None] * (1 - rank))
     xp = array_namespace(x)
     return [xp.asarray(a) for a in out] + [None] * (1 - rank)
 
@@ -53,8 +53,8 @@ def means(c, order, last, gather, scatter):
         return None
     lead, batch, (c_rows, order, last) = rows
     out = _empty((*lead, c_rows.shape[1]), c_rows.dtype)
-    saved = (_at(order), *_strided(last))
-    _call(function, batch, out.shape[-1], out.dtype, gather, scatter, *_strided(c_rows), *saved, _at(out))
+    saved = (at(order), *_strided(last))
+    _call(function, batch, out.shape[-1], out.dtype, gather, scatter, *_strided(c_rows), *saved, at(out))
     return array_namespace(c).asarray(out)
 
 
@@ -92,8 +92,4 @@ def _view(a):
 
 
 def _strided(a):
-    return _at(a), a.shape[1] if a.shape[0] > 1 else 0
-
-
-def _at(a):
-    return a.ctypes.data
+    return at(a), a.shape[1] if a.shape[0] > 1 else 0
