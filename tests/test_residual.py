@@ -8,10 +8,11 @@ from cvxlayers import ConeLayer, ProblemError, SolverError
 from cvxlayers.batching import flatten
 from cvxlayers.ladder import solve
 from cvxlayers.program import ConeData, ConeDims, Pattern, Structure
-from cvxlayers.residual import refine, residual, tolerance
+from cvxlayers.residual import accepted, refine, residual, tolerance
 from cvxlayers.solvers import SOLVERS
 
 from .problems import CASES, POLYHEDRAL, SECOND_ORDER
+from .programs import make_program
 from .support import compiled
 
 EXACT = {f.__name__ for f in (*POLYHEDRAL, *SECOND_ORDER)}
@@ -130,3 +131,20 @@ def test_points_whose_gap_rounding_hides_are_no_solutions(problem, k, x, solver)
         pytest.skip(str(error))  # the solver lacks the cone
     with pytest.raises(SolverError):
         layer.forward(np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("cones", ["soc", "psd", "exp", "power"])
+def test_newton_converges_from_rough_points(cones):
+    """Moreau stops at 1e-6 on curved cones: that is enough for random programs, so that no other solver is asked."""
+    if not SOLVERS["moreau"].installed():
+        pytest.skip("moreau is not installed")
+    dims = {"soc": ConeDims(2, 6, (4, 7)), "psd": ConeDims(1, 3, (), (3, 5)), "exp": ConeDims(2, 4, exp=6)}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        dimensions = dims.get(cones) or ConeDims(nonneg=4, power=(0.3, 0.5, 0.8))
+        program, _ = make_program(rng, dimensions, int(rng.integers(4, 30)), 8, quadratic=bool(seed % 2))
+        S, data = program
+        solver = SOLVERS["moreau"](S)
+        assert solver.settings["tol_feas"] == 1e-6
+        found = solver.solve(program)
+        assert accepted(S, data, refine(S, data, found.x, found.y - found.s)).all()
