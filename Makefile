@@ -6,7 +6,7 @@
 # make examples    the gallery: eight small examples, in two minutes or so; each writes its figure to examples/figures
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
-# make bench-native    the native engine against its peers
+# make bench-native    the native engine against its peers; make bench-ready: the ready-made layers against theirs
 # make bench-scaling   times against batch, size and threads; make bench-quick: ratios against raw solver calls, under a minute
 # make sanitize    the native engine, all builds, under AddressSanitizer and UndefinedBehaviorSanitizer; a minute or two
 # make docs    the site, into build/site; make docs-test: looks at it in headless Chromium
@@ -20,7 +20,7 @@ SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src
 JOBS ?= 2
 GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm
 
-.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-quick bench-scaling peers docs docs-test clean
+.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-ready bench-quick bench-scaling peers docs docs-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -85,6 +85,9 @@ peers: $(PEERS)/.peers
 
 bench-layers: $(PEERS)/.peers
 	$(PEERS)/bin/python benchmarks/layers.py $(ARGS)
+
+bench-ready: $(PEERS)/.peers
+	$(PEERS)/bin/python benchmarks/ready_made.py $(ARGS)
 
 bench-native: $(PEERS)/.peers
 	$(PEERS)/bin/python benchmarks/native.py $(ARGS)

@@ -7,18 +7,17 @@
 All that has one size runs in turn (A B A B ...) in this process; the best of the rounds counts. Errors are the largest ones
 of y and of the gradient, against float64 by bisection to the last bit. Packages that are not installed are skipped: entmax
 comes with `make peers`; the official lml has no package, put its lml.py on the path as lml_official.py.
-Run: python benchmarks/selection.py
+Run: python benchmarks/selection.py [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 
 import cvxpy as cp
 import torch
-from cases import installed, machine
+from cases import installed, limits, machine, parser
 
 import cvxlayers.torch as ours
 
@@ -85,12 +84,12 @@ def contestants(name, n, B, dtype):
     return found
 
 
-def measured(functions, x, c, seconds):
+def measured(functions, x, c, most, seconds):
     """{name: (forward ms, backward ms, y, gradient)}, all in turn."""
     best = {}
     end = time.perf_counter() + seconds
     rounds = 0
-    while rounds < 3 or (rounds < 200 and time.perf_counter() < end):
+    while rounds < 3 or (rounds < most and time.perf_counter() < end):
         for name, function in functions.items():
             repeat = 1 if name == "CVXPY form" else max(1, min(50, 200_000 // x.numel()))
             start = time.perf_counter()
@@ -108,10 +107,8 @@ def measured(functions, x, c, seconds):
 
 def main():
     """Print a line for each function and size."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=2.0, help="for each size and function")
-    options.add_argument("--only", default="", help="functions whose name contains this")
-    given = options.parse_args()
+    given = parser(__doc__).parse_args()
+    rounds, seconds = limits(given)
     warnings.simplefilter("ignore")
     print(machine())
     for package, hint in (("entmax", "make peers"), ("lml_official", "lml.py of github.com/locuslab/lml by this name")):
@@ -119,14 +116,14 @@ def main():
             print(f"{package} is not installed, skipped ({hint})")
     for name in ("sparsemax", "sparse_topk", "lml"):
         for dtype in (torch.float32, torch.float64) if given.only in name else ():
-            for n, B in SIZES:
+            for n, B in SIZES[:: 2 if given.quick else 1]:
                 generator = torch.Generator().manual_seed(n + B)
                 x = torch.randn(B, n, dtype=dtype, generator=generator).requires_grad_()
                 c = torch.randn(B, n, dtype=dtype, generator=generator)
                 y = reference(name, x)
                 g = gradient(name, y, c)
                 print(f"{name}, n = {n}, B = {B}, {str(dtype)[6:]}: forward + backward (errors of y and of the gradient)")
-                for who, (f, b, found, slope) in measured(contestants(name, n, B, dtype), x, c, given.seconds).items():
+                for who, (f, b, found, slope) in measured(contestants(name, n, B, dtype), x, c, 10 * rounds, seconds).items():
                     errors = (
                         f" ({(found - y).abs().max():.0e}, {(slope - g).abs().max():.0e})" if who != "torch.softmax" else ""
                     )
