@@ -40,17 +40,16 @@ class LayerShortcut:
             terms.append(Term(len(DATA) + k, int(dual), t.rows, t.cols, t.values))
         self.native = Shortcut(
             S.engine, S.cones.zero, (S.P.rows, S.P.cols), (S.A.rows, S.A.cols), [b.constant for b in blocks.values()],
-            [_rule(p) for p in layer.parameters], layer.out_sizes, terms, (*limits(S), RANGE),
+            _rules(layer), layer.out_sizes, terms, (*limits(S), RANGE),
         )  # fmt: skip
         self.most = _LARGEST // max(1, sum(t.values.size for t in terms) + S.P.nnz + S.A.nnz)
 
     @classmethod
     def found(cls, layer):
         """That of a layer, or None: the solver must be the engine, and parameters must be the data, up to an affine map."""
-        plain = not layer.param_map.formulas.steps and layer.convex and not layer.recovery.has_exps
+        plain = not layer.param_map.formulas.steps and not layer.recovery.has_exps
         usual = layer.solvers[0].name == "native" and layer.derivative.name == "implicit" and not layer.verbose
-        rules = all(_rule(p) for p in layer.parameters)
-        return cls(layer) if plain and usual and rules and layer.parameters else None
+        return cls(layer) if plain and usual and layer.parameters and _rules(layer) else None
 
     def forward(self, theta):
         """(outputs, saved) of `ConeLayer.forward`, or None."""
@@ -85,6 +84,33 @@ class LayerShortcut:
             arrays = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) for a in arrays]
         grads = self.native.vjp(arrays[:3], arrays[3:], varies[3:], threads=workers(), build=chosen_build())
         return grads if grads is None or len(lead) == 1 else [_shaped(g, lead) for g in grads]
+
+
+def _rules(layer):
+    """What the library checks of each parameter; None where something is to be checked that it does not know."""
+    rules = [_rule(p) for p in layer.parameters]
+    if None in rules:
+        return None
+    if not layer.convex:
+        i = _curvature(layer)
+        if i is None or rules[i].order:
+            return None
+        rules[i] = rules[i]._replace(order=layer.structure.n, definite=1)
+    return rules
+
+
+def _curvature(layer):
+    """The parameter whose symmetric part is P; None if P is anything else."""
+    n, block = layer.structure.n, layer.param_map.blocks[0]
+    if len(block.terms) != 1 or block.constant.any() or layer.structure.P.nnz != n * n:
+        return None
+    f, term = block.terms[0]
+    i = layer.param_map.formulas.outputs[f]
+    if layer.parameters[i].shape != (n, n) or layer.parameters[i].complex:
+        return None
+    Q, P = np.random.default_rng(0).standard_normal((n, n)), np.zeros(n * n)
+    np.add.at(P, term.rows, term.values * Q.ravel()[term.cols])  # linear maps that agree here agree
+    return i if np.allclose(P.reshape(n, n), (Q + Q.T) / 2, rtol=0, atol=1e-12) else None
 
 
 def _rule(parameter):

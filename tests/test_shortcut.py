@@ -9,6 +9,7 @@ import pytest
 
 from cvxlayers import ProblemError, SolverError, native
 from cvxlayers.layer import ConeLayer
+from cvxlayers.layers.qp import host_qp
 
 from .bad_values import VALUES
 from .degenerate import DEGENERATE
@@ -68,6 +69,20 @@ def test_random_batches(shape):
     layer, sample = dense(*shape)
     answered = [assert_same(layer, sample(1 + seed % 8, seed), seed, tol=1e-11) for seed in range(30)]  # conditions up to 1e4
     assert sum(answered) >= 28
+
+
+@pytest.mark.parametrize("rows", [(0, 5), (2, 4)], ids=str)
+def test_the_curvature_of_qp_is_checked(rows):
+    """Its Q is not declared semidefinite, and its symmetric part counts."""
+    layer, (_, sample) = host_qp(6, *rows, True), dense(6, rows[1], rows[0])
+    Q, p, G, h, *equalities = sample(3, 2)
+    skew = np.random.default_rng(0).standard_normal((6, 6))
+    theta = [Q + (skew - skew.T).ravel(), p, *equalities, G, h]
+    assert assert_same(layer, theta, tol=1e-11)
+    theta[0][1] -= 1e3 * np.eye(6).ravel()
+    assert layer.shortcut.forward(theta) is None
+    with pytest.raises(ProblemError, match="depends on 'Q', is not convex in batch items 1"):
+        layer.forward(*theta)
 
 
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 2), (1, 3), (0, 1, 2, 3)], ids=str)
