@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from cases import CASES, CORES, DOCS, Entry, difference, in_turn, installed, limits, machine, parser, parts, write_section
 from peers import PEERS, torch_calls
+from report import OURS, Row, cell, figure, table
 
 from cvxlayers.torch import CvxpyLayer
-
-OURS, EXACT = "cvxlayers", 1e-6
 
 
 def measured(case, B, rounds, seconds):
@@ -92,61 +91,6 @@ def _inner(a, b):
     return sum((u * v).reshape(len(u), -1).sum(1) for u, v in zip(a, b, strict=True))
 
 
-def table(rows):
-    """The records as Markdown: a row for each problem, a column for each layer that has a number."""
-    names = list(dict.fromkeys(r["name"] for _, _, records in rows for r in records))
-    lines = [f"| problem | B | goal | {' | '.join(names)} |", "|---|---|---|" + "---|" * len(names)]
-    for case, B, records in rows:
-        by_name = {r["name"]: r for r in records}
-        fastest = min((sum(r["times"]) for r in records if "times" in r), default=0)
-        goal = f"{case.goals[B]:g}" if B in case.goals else ""
-        lines.append(f"| {case.name} | {B} | {goal} | {' | '.join(_cell(by_name.get(n), fastest) for n in names)} |")
-    return "\n".join(lines)
-
-
-def _cell(record, fastest):
-    if record is None:
-        return ""
-    if "reason" in record:
-        return "not DPP" if "DPP" in record["reason"] else record["reason"].split(":")[0]
-    forward, backward = record["times"]
-    text = f"{forward:.3g} + {backward:.3g}"
-    text = f"**{text}**" if forward + backward == fastest else text
-    more = f", {record['refused']} refused" if record["refused"] else ""
-    return f"{text} ({record['errors'][0]:.0e}, {record['errors'][1]:.0e}{more})"
-
-
-def figure(rows, path):
-    """Times of all layers, a line for each problem; hollow where the gradient is wrong by more than `EXACT`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = [row for row in rows if any("times" in r for r in row[2])][::-1]
-    names = list(dict.fromkeys(r["name"] for _, _, records in rows for r in records if "times" in r))
-    names = [OURS, *(n for n in names if n != OURS)]
-    fig, axes = plt.subplots(figsize=(8, 0.33 * len(rows) + 1.6), layout="constrained")
-    for k, name in enumerate(names):
-        for height, (_, _, records) in enumerate(rows):
-            for r in records:
-                if r["name"] == name and "times" in r:
-                    good = name == OURS or r["errors"][1] <= EXACT
-                    axes.plot(
-                        sum(r["times"]), height, "D" if name == OURS else "o", color=f"C{k}", ms=7 if name == OURS else 6,
-                        mfc=f"C{k}" if good else "white", zorder=3,
-                    )  # fmt: skip
-        axes.plot([], [], "D" if name == OURS else "o", color=f"C{k}", label=name)
-    axes.plot([], [], "o", color="gray", mfc="white", label=f"gradient off by more than {EXACT:.0e}")
-    axes.set_yticks(range(len(rows)), [f"{case.name}, B = {B}" for case, B, _ in rows])
-    axes.set_xscale("log")
-    axes.set_xlabel(f"forward + backward of the batch, ms ({CORES} cores, float64)")
-    axes.grid(axis="both", color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-    fig.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    fig.savefig(path, dpi=130)
-
-
 def main(options):
     """Measure all parts, each in a process of its own: thread pools disturb each other, and a crash is a line."""
     print(machine(), flush=True)
@@ -158,9 +102,9 @@ def main(options):
         records = [json.loads(line[1:]) for line in run.stdout.splitlines() if line.startswith("\t")]
         if run.returncode:
             print(f"{CASES[k].name}, B = {B}: the process ended with code {run.returncode}", flush=True)
-        rows.append((CASES[k], B, records))
+        rows.append(Row(CASES[k].name, B, records, CASES[k].goals.get(B)))
         for r in records:
-            print(f"{CASES[k].name}, B = {B}: {r['name']}: {r.get('reason') or _cell(r, None)}", flush=True)
+            print(f"{CASES[k].name}, B = {B}: {r['name']}: {r.get('reason') or cell(r)}", flush=True)
     print("\n" + table(rows))
     if options.docs:
         figure(rows, DOCS / "figures" / "layers.png")

@@ -2,29 +2,29 @@
 
 Everything runs in turn (A B A B ...), the best call counts; milliseconds for the batch. The errors are those of z and of the
 gradients, relative to the largest entry, against `qp` on the host; what stands for that one is its own residual of the KKT
-conditions, and the difference from array operations. Peers are the plug-ins of `peers.py`. Run: python benchmarks/qp_layer.py
+conditions, and the difference from the gradients by array operations, as on accelerators. Peers
+are the plug-ins of `peers.py`. Run: python benchmarks/qp_layer.py
 """
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import problems
 import torch
-from cases import CORES, Case, Entry, difference, in_turn, installed, limits, machine, parser
+from cases import CORES, Case, Entry, difference, in_turn, installed
 from peers import PEERS, torch_calls
+from report import OURS, Row, run
 
 from cvxlayers.torch import CvxpyLayer, qp
 
-HOST = "qp, host"
+ARRAYS = "array operations"
 SIZES = ((10, 128), (100, 128))
 
 
 def entries(case, leaves):
     """(name, forward, backward) of ours and of the peers."""
-    for solver in ("host", "arrays"):
-        yield f"qp, {solver}", torch_calls(lambda Q, p, G, h, solver=solver: [qp(Q, p, G=G, h=h, solver=solver)], leaves)
+    for name, solver in ((OURS, "host"), (ARRAYS, "arrays")):
+        yield name, torch_calls(lambda Q, p, G, h, solver=solver: [qp(Q, p, G=G, h=h, solver=solver)], leaves)
     problem, parameters, variables, _ = case.build(**case.arguments)
     yield "CvxpyLayer", torch_calls(CvxpyLayer(problem, parameters, variables), leaves)
     for package in ("qpth", "proxsuite", "qpax"):
@@ -42,28 +42,31 @@ def kkt_residual(leaves):
         return max(v.abs().max().item() for v in (stationary, slack.clip(max=0), lam.clip(max=0), slack * lam))
 
 
-def main(options):
-    """A table for each size."""
-    print(machine())
+def rows(options):
+    """A row for each size."""
     for n, B in SIZES:
-        case = Case(f"dense QP n=m={n}", problems.dense_qp, {"n": n}, (B,))
+        case = Case(f"qp n=m={n}", problems.dense_qp, {"n": n}, (B,))
         sample = case.build(**case.arguments)[3]
         leaves = [torch.tensor(v, requires_grad=True) for v in sample(B, np.random.default_rng(0))]
         gx = [torch.tensor(np.random.default_rng(1).standard_normal((B, n)))]
-        found = [Entry(name, CORES, *calls) for name, calls in entries(case, leaves)]
-        results = in_turn(found, gx, *limits(options))
-        reference = next(results[e] for e in found if e.name == HOST)
-        print(f"\n{case.name}, B = {B}: forward + backward = sum in ms, errors of z and of the gradients")
+        found = {name: Entry(name, CORES, *calls) for name, calls in entries(case, leaves)}
+        results = in_turn(list(found.values()), gx, options.rounds, options.seconds)
+        z0, g0 = results[found[OURS]][2:]
+        records = []
         for entry, (forward, backward, z, gradients) in results.items():
-            if entry.name == HOST:
-                errors = f"KKT residual {kkt_residual(leaves):.0e}"
+            if entry.name == OURS:
+                errors = kkt_residual(leaves), difference(_symmetric(results[found[ARRAYS]][3]), _symmetric(g0))
             else:
-                gradients = [(g + g.swapaxes(-1, -2)) / 2 if k == 0 else g for k, g in enumerate(gradients)]  # of Q
-                errors = f"{difference(z, reference[2]):.0e}, {difference(gradients, reference[3]):.0e}"
-            times = min(forward), min(backward), min(f + b for f, b in zip(forward, backward, strict=True))
-            print(f"{entry.name:20} {times[0]:8.3g} + {times[1]:7.3g} = {times[2]:8.3g}   {errors}", flush=True)
+                errors = difference(z, z0), difference(_symmetric(gradients), _symmetric(g0))
+            records.append({"name": entry.name, "times": (min(forward), min(backward)), "errors": errors})
+        yield Row(case.name, B, records)
+
+
+def _symmetric(gradients):
+    """The symmetric part of that of Q, which is the first."""
+    Q, *others = gradients
+    return [(Q + Q.swapaxes(-1, -2)) / 2, *others]
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main(parser(__doc__).parse_args())
+    run(__doc__, rows)

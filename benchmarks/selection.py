@@ -12,17 +12,15 @@ Run: python benchmarks/selection.py [--quick]
 
 from __future__ import annotations
 
-import time
-import warnings
-
 import cvxpy as cp
 import torch
-from cases import installed, limits, machine, parser
+from cases import CORES, Entry, in_turn, installed
+from report import Row, run
 
 import cvxlayers.torch as ours
 
 SIZES = ((10, 1), (10, 128), (1000, 128), (10000, 16), (10000, 128))
-K = 5
+K, FLOOR = 5, "torch.softmax"
 CVXPY_LARGEST = 10_000  # scores of a batch up to which the CVXPY form is measured
 
 
@@ -66,7 +64,7 @@ def contestants(name, n, B, dtype):
     """Functions by their names; ours first."""
     found = {"cvxlayers": {"sparsemax": ours.sparsemax, "sparse_topk": lambda x: ours.sparse_topk(x, K)}.get(name)}
     found["cvxlayers"] = found["cvxlayers"] or (lambda x: ours.lml(x, K))
-    found["torch.softmax"] = lambda x: torch.softmax(x, -1)
+    found[FLOOR] = lambda x: torch.softmax(x, -1)
     if installed("entmax"):
         import entmax
 
@@ -80,55 +78,43 @@ def contestants(name, n, B, dtype):
 
         found["lml"] = LML(K)
     if n * B <= CVXPY_LARGEST:
-        found["CVXPY form"] = cvxpy_form(name, n)
+        found["CvxpyLayer"] = cvxpy_form(name, n)
     return found
 
 
-def measured(functions, x, c, most, seconds):
-    """{name: (forward ms, backward ms, y, gradient)}, all in turn."""
-    best = {}
-    end = time.perf_counter() + seconds
-    rounds = 0
-    while rounds < 3 or (rounds < most and time.perf_counter() < end):
-        for name, function in functions.items():
-            repeat = 1 if name == "CVXPY form" else max(1, min(50, 200_000 // x.numel()))
-            start = time.perf_counter()
-            ys = [function(x) for _ in range(repeat)]
-            middle = time.perf_counter()
-            for y in ys:
-                (g,) = torch.autograd.grad(y, x, c)
-            finish = time.perf_counter()
-            f, b = 1e3 * (middle - start) / repeat, 1e3 * (finish - middle) / repeat
-            last = best.get(name, (f, b))
-            best[name] = (min(f, last[0]), min(b, last[1]), ys[-1].detach(), g)
-        rounds += 1
-    return best
+def entry(who, function, x):
+    """What is timed."""
+    last = []
+
+    def forward():
+        last[:] = [function(x)]
+        return last[0].detach().numpy()
+
+    return Entry(who, CORES, forward, lambda c: torch.autograd.grad(last[0], x, c)[0].numpy())
 
 
-def main():
-    """Print a line for each function and size."""
-    given = parser(__doc__).parse_args()
-    rounds, seconds = limits(given)
-    warnings.simplefilter("ignore")
-    print(machine())
+def rows(options):
+    """A row for each function and size."""
     for package, hint in (("entmax", "make peers"), ("lml_official", "lml.py of github.com/locuslab/lml by this name")):
         if not installed(package):
             print(f"{package} is not installed, skipped ({hint})")
     for name in ("sparsemax", "sparse_topk", "lml"):
-        for dtype in (torch.float32, torch.float64) if given.only in name else ():
-            for n, B in SIZES[:: 2 if given.quick else 1]:
+        for dtype in (torch.float64, torch.float32) if options.only in name else ():
+            for n, B in SIZES[:: 2 if options.quick else 1]:
                 generator = torch.Generator().manual_seed(n + B)
                 x = torch.randn(B, n, dtype=dtype, generator=generator).requires_grad_()
                 c = torch.randn(B, n, dtype=dtype, generator=generator)
                 y = reference(name, x)
-                g = gradient(name, y, c)
-                print(f"{name}, n = {n}, B = {B}, {str(dtype)[6:]}: forward + backward (errors of y and of the gradient)")
-                for who, (f, b, found, slope) in measured(contestants(name, n, B, dtype), x, c, 10 * rounds, seconds).items():
-                    errors = (
-                        f" ({(found - y).abs().max():.0e}, {(slope - g).abs().max():.0e})" if who != "torch.softmax" else ""
-                    )
-                    print(f"    {who:14} {f:8.3f} + {b:.3f}{errors}", flush=True)
+                g = gradient(name, y, c).numpy()
+                entries = [entry(*item, x) for item in contestants(name, n, B, dtype).items()]
+                records = []
+                for e, (forward, backward, found, slope) in in_turn(entries, c, options.rounds, options.seconds).items():
+                    record = {"name": e.name, "times": (min(forward), min(backward))}
+                    if e.name != FLOOR:
+                        record["errors"] = float(abs(found - y.numpy()).max()), float(abs(slope - g).max())
+                    records.append(record)
+                yield Row(f"{name} n={n}, {str(dtype)[6:]}", B, records, drawn=dtype is torch.float64)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, rows)

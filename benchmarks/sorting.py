@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from cases import CORES, Entry, difference, in_turn, installed, limits, machine, parser
+from cases import CORES, Entry, difference, in_turn, installed
+from report import Row, run
 from scipy.optimize import isotonic_regression
 
 from cvxlayers.torch import CvxpyLayer, soft_rank, soft_sort
 
 SIZES = [(n, B) for n in (10, 100, 1000, 10000) for B in (1, 128)]
+FLOOR = "torch.sort"
 LARGEST = 100  # variables, for the form in CVXPY
 
 
@@ -57,7 +59,7 @@ def in_cvxpy(n, rank):
 
 def functions(n, rank):
     """name -> function of x."""
-    found = {"cvxlayers": soft_rank if rank else soft_sort, "torch.sort": lambda x: torch.sort(x).values}
+    found = {"cvxlayers": soft_rank if rank else soft_sort, FLOOR: lambda x: torch.sort(x).values}
     if installed("torchsort"):
         import torchsort
 
@@ -81,13 +83,10 @@ def entry(name, function, x):
     return Entry(name, CORES, forward, backward)
 
 
-def main(options):
-    """Print the table."""
-    print(machine())
+def rows(options):
+    """A row for each function and size."""
     if not installed("torchsort"):
         print("torchsort is not installed, skipped: pip install torchsort==0.1.10 --no-build-isolation, with setuptools < 80")
-    names = ["cvxlayers", "torchsort", "CvxpyLayer", "torch.sort"]
-    print(f"\n| function | n | B | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
     for rank in (True, False):
         for n, B in SIZES[:4] if options.quick else SIZES:
             rng = np.random.default_rng(n + B)
@@ -95,12 +94,14 @@ def main(options):
             gx = torch.tensor(rng.standard_normal((B, n)))
             y, g = reference(x.detach().numpy()[0], gx.numpy()[0], rank)
             entries = [entry(*item, x) for item in functions(n, rank).items()]
-            cells = {}
-            for e, (forward, backward, y1, g1) in in_turn(entries, gx, *limits(options)).items():
-                errors = "" if e.name == "torch.sort" else f" ({difference(y1, y):.0e}, {difference(g1, g):.0e})"
-                cells[e.name] = f"{min(forward):.3g} + {min(backward):.3g}{errors}"
-            print(f"| {'rank' if rank else 'sort'} | {n} | {B} | {' | '.join(cells.get(k, '') for k in names)} |", flush=True)
+            records = []
+            for e, (forward, backward, y1, g1) in in_turn(entries, gx, options.rounds, options.seconds).items():
+                record = {"name": e.name, "times": (min(forward), min(backward))}
+                if e.name != FLOOR:
+                    record["errors"] = difference(y1, y), difference(g1, g)
+                records.append(record)
+            yield Row(f"soft_{'rank' if rank else 'sort'} n={n}", B, records)
 
 
 if __name__ == "__main__":
-    main(parser(__doc__).parse_args())
+    run(__doc__, rows)
