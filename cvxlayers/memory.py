@@ -17,12 +17,13 @@ _KEPT = 16
 _idle: deque[np.ndarray] = deque(maxlen=_KEPT)  # the last one is the warmest
 
 
-def empty(shape) -> np.ndarray:
-    """A float64 array that is not initialized."""
-    size = math.prod(shape)
+def empty(shape, dtype=np.float64) -> np.ndarray:
+    """An array of float64, or of float32, that is not initialized."""
+    dtype = np.dtype(dtype)
+    size = -(-math.prod(shape) * dtype.itemsize // 8)
     if not _SMALLEST <= size <= _LARGEST:
-        return np.empty(shape)
-    return np.asarray(_Block(_taken(size), tuple(shape)))
+        return np.empty(shape, dtype)
+    return np.asarray(_Block(_taken(size), tuple(shape), dtype))
 
 
 def zeros(shape) -> np.ndarray:
@@ -43,9 +44,9 @@ def private(array) -> np.ndarray:
 class _Block:
     """What an array over kept memory has as its base; views of that array keep the array. So it goes with the last one."""
 
-    def __init__(self, memory, shape):
+    def __init__(self, memory, shape, dtype):
         self.memory = memory
-        self.__array_interface__ = {**memory.__array_interface__, "shape": shape}
+        self.__array_interface__ = {**memory.__array_interface__, "shape": shape, "typestr": dtype.str}
 
     def __del__(self, keep=_idle.append):
         keep(self.memory)

@@ -43,6 +43,20 @@ def test_arrays_of_all_sizes_are_what_numpy_makes():
             a[...] = 1.0  # what the next one must not see
 
 
+def test_memory_of_one_type_is_used_again_for_the_other():
+    for shape in ((129, 255), (1 << 15,), (3, 10_923)):  # odd numbers of float32, too
+        a = memory.empty(shape, np.float32)
+        address = a.ctypes.data
+        assert a.shape == shape and a.dtype == np.float32 and a.flags.carray
+        a.fill(1)
+        del a
+        b = memory.empty((int(np.prod(shape)) // 2,))
+        assert b.dtype == np.float64 and b.ctypes.data == address
+        b.fill(2)
+        del b
+        memory._idle.clear()
+
+
 def test_private_copies_views_only():
     for a in (memory.empty((200, 300)), np.empty(3)):
         assert memory.private(a) is a

@@ -39,7 +39,7 @@ def permutahedron(x, eps, rank):
         return None
     lead, batch, (x_rows, e_rows) = rows
     n = x_rows.shape[1]
-    out = [_empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
+    out = [empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
     _call(function, batch, n, x_rows.dtype, rank, *_strided(x_rows), *_strided(e_rows), *map(at, out), *[None] * (1 - rank))
     xp = array_namespace(x)
     return [xp.asarray(a) for a in out] + [None] * (1 - rank)
@@ -52,14 +52,10 @@ def means(c, order, last, gather, scatter):
     if not rows:
         return None
     lead, batch, (c_rows, order, last) = rows
-    out = _empty((*lead, c_rows.shape[1]), c_rows.dtype)
+    out = empty((*lead, c_rows.shape[1]), c_rows.dtype)
     saved = (at(order), *_strided(last))
     _call(function, batch, out.shape[-1], out.dtype, gather, scatter, *_strided(c_rows), *saved, at(out))
     return array_namespace(c).asarray(out)
-
-
-def _empty(shape, dtype):
-    return empty(shape) if dtype == np.float64 else np.empty(shape, dtype)
 
 
 def _call(function, batch, n, dtype, *arguments):

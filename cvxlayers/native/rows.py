@@ -13,7 +13,9 @@ import struct
 from functools import cache
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from ..memory import empty
 from ..threads import workers
 from . import available, chosen_build
 from .library import library
@@ -21,6 +23,7 @@ from .library import library
 _KERNELS = {name: k for k, name in enumerate(("capped", "capped_vjp", "lml", "lml_vjp", "softmax", "softmax_vjp"))}
 _SINGLE = {"float32": 1, "torch.float32": 1, "float64": 0, "torch.float64": 0}
 _LARGE = 1 << 15  # entries from which on a second thread is worth waking
+_KEPT = 1 << 14  # those from which on `memory` has blocks of its own
 _PACK = struct.Struct("@17q").pack  # `RowCall` of rows.h: one argument, since ctypes takes 0.1 us for each
 
 
@@ -76,7 +79,7 @@ def run(kernel, inputs, sizes, build=None):
         at, stride, step, memory = address(a)
         words += (at, 0 if _ones(own) else stride, step)
         kept.append(memory)
-    outputs = [None if size is None else _empty(first, (*lead, size)) for size in sizes]
+    outputs = [None if size is None else _empty(first, (*lead, size), single) for size in sizes]
     places = [0 if out is None else address(out)[0] for out in outputs]
     batch = math.prod(lead)
     threads = workers() if batch > 1 and batch * n >= _LARGE else 1
@@ -96,8 +99,12 @@ def _ones(lead):
     return all(size == 1 for size in lead) if len(lead) != 1 else lead[0] == 1
 
 
-def _empty(like, shape):
-    return np.empty(shape, like.dtype) if type(like) is np.ndarray else like.new_empty(shape)
+def _empty(like, shape, single):
+    size, numpy = math.prod(shape), type(like) is np.ndarray
+    if not numpy and size < _KEPT:
+        return like.new_empty(shape)
+    array = empty(shape, np.float32 if single else np.float64)
+    return array if numpy else array_namespace(like).asarray(array)
 
 
 def _numpy(a):
