@@ -20,8 +20,8 @@ struct Maps : Vectors<T> {
   typedef Vectors<T> Base;
   using typename Base::I;
   using typename Base::V;
-  using Base::all, Base::any, Base::each, Base::exp, Base::fill, Base::larger, Base::load, Base::magnitude, Base::most, Base::select;
-  using Base::smaller, Base::some, Base::store, Base::sums, Base::EPS, Base::INF, Base::NONE, Base::W;
+  using Base::all, Base::any, Base::below, Base::each, Base::exp, Base::fill, Base::larger, Base::load, Base::magnitude, Base::most, Base::select;
+  using Base::smaller, Base::store, Base::sums, Base::EPS, Base::INF, Base::NONE, Base::W;
 
   // An input row: `step` 0 is one number for all entries.
   struct Row {
@@ -32,9 +32,7 @@ struct Maps : Vectors<T> {
     Row(const T* own) : data(own), constant(false) {}
     INLINE V at(std::ptrdiff_t i, int count, T fill) const {
       if (!constant) return load(data + i, count, fill);
-      V a = all(*data), filled = all(fill);
-      if (count < W) some(&filled, &a, count), a = filled;
-      return a;
+      return count < W ? select(below(count), all(*data), all(fill)) : all(*data);
     }
   };
   // ---- argmin |y - x|^2 subject to 0 <= y <= u, 1'y = r; `code` is 1 where y is free, -1 at u, -2 at u and the first to

@@ -6,6 +6,10 @@
 #include <cstring>
 #include <limits>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #define INLINE inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))  // of a lambda
 
@@ -41,6 +45,32 @@ struct Numbers<double> {
   static constexpr double FAINT = 1e-154;
 };
 
+// The first `count` numbers of a register, fewer than it holds: rows that are short consist of little else.
+#if defined(__AVX512F__) && LANES == 8
+INLINE Numbers<double>::V some(const double* from, int count) { return _mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), from); }
+INLINE Numbers<float>::V some(const float* from, int count) { return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from); }
+INLINE void some(double* to, Numbers<double>::V a, int count) { _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), a); }
+INLINE void some(float* to, Numbers<float>::V a, int count) { _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), a); }
+#elif defined(__AVX2__) && LANES == 4
+INLINE __m256i those(double, int count) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)); }
+INLINE __m256i those(float, int count) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE Numbers<double>::V some(const double* from, int count) { return _mm256_maskload_pd(from, those(0.0, count)); }
+INLINE Numbers<float>::V some(const float* from, int count) { return _mm256_maskload_ps(from, those(0.0f, count)); }
+INLINE void some(double* to, Numbers<double>::V a, int count) { _mm256_maskstore_pd(to, those(0.0, count), a); }
+INLINE void some(float* to, Numbers<float>::V a, int count) { _mm256_maskstore_ps(to, those(0.0f, count), a); }
+#else
+template <class T>
+__attribute__((noinline)) typename Numbers<T>::V some(const T* from, int count) {
+  typename Numbers<T>::V a{};
+  std::memcpy(&a, from, std::size_t(count) * sizeof(T));
+  return a;
+}
+template <class T>
+__attribute__((noinline)) void some(T* to, typename Numbers<T>::V a, int count) {
+  std::memcpy(to, &a, std::size_t(count) * sizeof(T));
+}
+#endif
+
 template <class T>
 struct Vectors {
   typedef typename Numbers<T>::V V;
@@ -72,17 +102,20 @@ struct Vectors {
   }
 
   static INLINE V load(const T* from, int count, T fill) {
-    V a = all(fill);
-    if (count == W) std::memcpy(&a, from, sizeof a);
-    else some(&a, from, count);
+    V a;
+    if (count < W) return select(below(count), some(from, count), all(fill));
+    std::memcpy(&a, from, sizeof a);
     return a;
   }
   static INLINE void store(T* to, V a, int count) {
-    if (count == W) std::memcpy(to, &a, sizeof a);
-    else some(to, &a, count);
+    if (count < W) some(to, a, count);
+    else std::memcpy(to, &a, sizeof a);
   }
-  static __attribute__((noinline)) void some(void* to, const void* from, int count) {
-    std::memcpy(to, from, std::size_t(count) * sizeof(T));
+  // The lanes of the first `count`.
+  static INLINE I below(int count) {
+    I lane{};
+    for (int l = 0; l < W; l++) lane[l] = l;
+    return lane < count;
   }
 
   // work(i, count) for the registers of a row; the last one may be partial.
