@@ -70,6 +70,8 @@ class Base:
 
     def _apply(self, diffmap, *arrays):
         """`apply` for arrays whose leading dimensions broadcast as in NumPy."""
+        if len(arrays) == 1:
+            return self._arrays.apply(diffmap, *arrays)
         depths = [len(a.shape) for a in arrays]
         depth = max(depths)
         for d in range(2, min(depths) + 1):

@@ -86,11 +86,11 @@ def _shapes(diffmap, kind, args):
     return shapes(diffmap, kind, [a.shape[:-1] for a in args], _broadcast)
 
 
-def _run(diffmap, kind, args):
-    """The computation itself. theta only carries derivatives: the other kinds read `saved`."""
+def _run(diffmap, kind, args, plain):
+    """The computation itself, for arguments that are plain or not. theta only carries derivatives: other kinds read `saved`."""
     use = args if kind == "forward" else args[len(diffmap.in_sizes) :]
     if diffmap.native:
-        return _run_natively(diffmap, kind, args, use)
+        return _run_natively(diffmap, kind, args, use, valued=plain and kind == "forward")
     want = shapes(diffmap, kind, [a.shape[:-1] for a in args])
     results, saved = call_on_host(diffmap, kind, [_array(a) for a in use], want)
     fresh = diffmap.fresh and kind != "forward"
@@ -100,14 +100,13 @@ def _run(diffmap, kind, args):
     return results + [_tensor(a, True) for a in saved]
 
 
-def _run_natively(diffmap, kind, args, use):
+def _run_natively(diffmap, kind, args, use, valued):
     like, lead = args[0], args[0].shape[:-1]
     # A map that loops gets tensors with data. Where all have the same leading dimensions, so have its results.
     alike = diffmap.fresh and diffmap.loops and 0 not in lead and all(a.shape[:-1] == lead for a in args)
     want = None if alike else _shapes(diffmap, kind, args)
     if want and any(isinstance(size, int) and size == 0 for shape in want[0] for size in shape[:-1]):
         return [like.new_zeros(shape) for shape in (*want[0], *want[1])]
-    valued = kind == "forward" and _plain(use)
     if valued:
         diffmap.check(*use)
     results, saved = call(diffmap, kind, use)
@@ -139,7 +138,7 @@ def _tensor(array, keep=False):
 
 @torch.library.custom_op("cvxlayers::host", mutates_args=())
 def _op(key: str, kind: str, args: list[Tensor]) -> list[Tensor]:
-    return _run(find(key).map, kind, args)
+    return _run(find(key).map, kind, args, _plain(args))
 
 
 @_op.register_fake
@@ -163,14 +162,15 @@ def _plain(args):
 
 
 def _apply(handle, kind, *args):
-    """`_Host` with its derivatives, or the bare computation where nothing is there to record them."""
+    """`_Host` with its derivatives, `_Recorded` where only a graph is to be made, and the bare computation without one."""
     if not differentiable(handle.map, kind):
         i = len(handle.map.in_sizes)
         args = (*(_Door.apply(handle, kind, a) if a.requires_grad else a for a in args[:i]), *args[i:])
-    recording = torch.is_grad_enabled() or forward_ad._current_level >= 0 or _are_functorch_transforms_active()
-    if recording or not _plain(args):
+    if forward_ad._current_level >= 0 or _are_functorch_transforms_active() or not _plain(args):
         return _Host.apply(handle, kind, *args)
-    return tuple(_run(handle.map, kind, args))
+    if torch.is_grad_enabled() and any(a.requires_grad for a in args):
+        return _Recorded.apply(handle, kind, *args)
+    return tuple(_run(handle.map, kind, args, True))
 
 
 class _Door(torch.autograd.Function):
@@ -198,25 +198,14 @@ class _Door(torch.autograd.Function):
         check_order(ctx.handle.map, ctx.kind)
 
 
-class _Host(torch.autograd.Function):
-    """(handle, kind, *args) -> results, for the kinds and arguments of `calls`: its backward and its jvp are calls of
-    `_Host` again."""
+class _Recorded(torch.autograd.Function):
+    """(handle, kind, *args) -> results, for the kinds and arguments of `calls`: its backward consists of such calls again."""
 
     @staticmethod
-    def forward(handle, kind, *args):
-        if (handle.map.native and not handle.map.loops) or _plain(args):
-            return tuple(_run(handle.map, kind, args))
-        return tuple(_op(handle.key, kind, list(args)))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.handle, ctx.kind, *args = inputs
-        ctx.set_materialize_grads(False)
-        saved = output[len(ctx.handle.map.out_sizes) :] if ctx.kind == "forward" else ()
-        ctx.mark_non_differentiable(*saved)
-        ctx.save_for_backward(*args, *saved)
-        if forward_ad._current_level >= 0 or _are_functorch_transforms_active():
-            ctx.save_for_forward(*args, *saved)
+    def forward(ctx, handle, kind, *args):
+        results = tuple(_run(handle.map, kind, args, True))
+        _remember(ctx, handle, kind, args, results)
+        return results
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -245,6 +234,35 @@ class _Host(torch.autograd.Function):
             fill(start, group, lambda k=k: transposed(kind, groups, c)[k])
             start += len(group)
         return (None, None, *grads)
+
+
+def _remember(ctx, handle, kind, args, results):
+    ctx.handle, ctx.kind = handle, kind
+    ctx.set_materialize_grads(False)
+    saved = results[len(handle.map.out_sizes) :] if kind == "forward" else ()
+    ctx.mark_non_differentiable(*saved)
+    ctx.save_for_backward(*args, *saved)
+    return saved
+
+
+class _Host(torch.autograd.Function):
+    """`_Recorded` for everything: torch calls the rules of every transformation, which takes longer."""
+
+    @staticmethod
+    def forward(handle, kind, *args):
+        plain = _plain(args)
+        if plain or (handle.map.native and not handle.map.loops):
+            return tuple(_run(handle.map, kind, args, plain))
+        return tuple(_op(handle.key, kind, list(args)))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        handle, kind, *args = inputs
+        saved = _remember(ctx, handle, kind, args, output)
+        if forward_ad._current_level >= 0 or _are_functorch_transforms_active():
+            ctx.save_for_forward(*args, *saved)
+
+    backward = _Recorded.backward
 
     @staticmethod
     def jvp(ctx, *tangents):
