@@ -113,7 +113,8 @@ def rows(options):
                     if e.name != FLOOR:
                         record["errors"] = float(abs(found - y.numpy()).max()), float(abs(slope - g).max())
                     records.append(record)
-                yield Row(f"{name} n={n}, {str(dtype)[6:]}", B, records, drawn=dtype is torch.float64)
+                double = dtype is torch.float64
+                yield Row(f"{name} n={n}" + ("" if double else ", float32"), B, records, drawn=double)
 
 
 if __name__ == "__main__":

@@ -338,7 +338,8 @@ void malformed_calls(const Pattern& p, void* handle) {
 
 }  // namespace
 
-#include "shortcut.h"  // for what stands above
+#include "shortcut.h"
+#include "sorting.h"  // for what stands above
 
 int main() {
   char text[256];
@@ -386,6 +387,8 @@ int main() {
   shortcuts(4, 6), shortcuts(10, 10), shortcuts(1, 1);
   for (const std::string& build : builds)
     for (std::ptrdiff_t n : {1, 3, 16, 33, 5000}) rows<float>(build.c_str(), n), rows<double>(build.c_str(), n);
+  for (std::ptrdiff_t n : {1, 2, 7, 300, 20000})
+    for (bool rank : {false, true}) sorting<float>(n, rank), sorting<double>(n, rank);
   turns(1, 7, 5), turns(4, 3, 2), turns(2, 2, 1), turns(1, 3, 0);
   cvxlayers_free(handle), cvxlayers_free(nullptr);
   std::printf("%s: %ld problems, %ld solved, %ld failures\n", text, problems, solved, failures);

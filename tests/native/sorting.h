@@ -1,0 +1,39 @@
+// Soft ranks, soft sorts and the means over their blocks, a part of driver.cpp.
+#pragma once
+
+extern "C" {
+int cvxlayers_permutahedron(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int rank, const void* x,
+                            std::ptrdiff_t x_stride, const void* eps, std::ptrdiff_t eps_stride, void* y, void* order, void* first,
+                            void* last, void* off);
+int cvxlayers_block_means(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int gather, int scatter, const void* c,
+                          std::ptrdiff_t c_stride, const void* order, const void* last, std::ptrdiff_t stride, void* out);
+}
+
+namespace {
+
+// Sums are those of 1, ..., n and of x; the means over blocks keep them. One row has an infinite entry.
+template <class T>
+void sorting(std::ptrdiff_t n, bool rank) {
+  const std::ptrdiff_t B = 5, odd = 3;
+  std::vector<T> x(B * n), eps{T(0.3)}, y(B * n), order(B * n), first(B * n), last(B * n), off(rank ? B * n : 0), means(B * n);
+  for (std::ptrdiff_t k = 0; k < B * n; k++) x[k] = k % 4 ? T(uniform() * 3) : T(1);
+  x[odd * n] = std::numeric_limits<T>::infinity();
+  CHECK(cvxlayers_permutahedron(3, B, n, sizeof(T) == 4, rank, x.data(), n, eps.data(), 0, y.data(), order.data(), first.data(),
+                                last.data(), rank ? off.data() : nullptr));
+  for (int gather = 0; gather < 2; gather++)
+    for (int scatter = 0; scatter < 2; scatter++) {
+      CHECK(cvxlayers_block_means(3, B, n, sizeof(T) == 4, gather, scatter, x.data(), n, order.data(), last.data(), n, means.data()));
+      for (std::ptrdiff_t i = 0; i < B; i++) {
+        double in = 0, mean = 0, found = 0;
+        for (std::ptrdiff_t k = i * n; k < (i + 1) * n; k++) in += x[k], mean += means[k], found += y[k];
+        if (i == odd) {
+          CHECK(found != found);
+          continue;
+        }
+        const double expected = rank ? 0.5 * double(n) * double(n + 1) : in;
+        CHECK(std::fabs(found - expected) <= 1e-3 * double(n) && std::fabs(mean - in) <= 1e-3 * double(n));
+      }
+    }
+}
+
+}  // namespace
