@@ -68,7 +68,7 @@ def _run(script, notebook, state):
 def _links(text):
     """Links between files of the repository become links between pages."""
     text = re.sub(r"\]\(\.\./(\w+)\.py\)", r"](../gallery/\1.rst)", text)
-    text = re.sub(r"\]\(\.\./\.\./docs/", r"](../", text)
+    text = text.replace("](../../docs/", "](../").replace("](README.md", "](index.md")
     return re.sub(r"\]\(([1-9]\w+)\.py", r"](\1.ipynb", text)
 
 
