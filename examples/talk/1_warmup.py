@@ -221,8 +221,9 @@ print("derivatives", " ".join(f"{d:.3g}" for d in J.diagonal()))
 # is the softmax of $x/\tau$. The temperature is a parameter like $x$: with
 # $y = \pi_\Delta(x/\tau)$,
 #
-# $$\frac{\partial y}{\partial x} = \frac{1}{\tau} ( \mathrm{diag}(y) - y y^\top ), \qquad
-#   \frac{\partial y}{\partial \tau} = -\frac{1}{\tau} \frac{\partial y}{\partial x}\, x.$$
+# $$\frac{\partial y}{\partial x} = \frac{1}{\tau} ( \mathrm{diag}(y) - y y^\top ),
+#   \qquad \frac{\partial y}{\partial \tau}
+#   = -\frac{1}{\tau} \frac{\partial y}{\partial x}\, x.$$
 #
 # For $\tau \to 0$ it becomes the argmax, and $y$ is shared evenly among scores that are
 # equal.

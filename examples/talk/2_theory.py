@@ -115,7 +115,8 @@ print(J)
 # is a root of
 #
 # $$\mathcal{R}(z, \theta) = \begin{bmatrix} Q x + p + A^\top \nu + G^\top \lambda \\
-#   \mathrm{diag}(\lambda) (G x - h) \\ A x - b \end{bmatrix}, \qquad \theta = (Q, p, A, b, G, h),$$
+#   \mathrm{diag}(\lambda) (G x - h) \\ A x - b \end{bmatrix},
+#   \qquad \theta = (Q, p, A, b, G, h),$$
 #
 # which is all that the theorem needs. The layer `qp` solves it, and its derivatives in
 # the six arguments are those of the theorem.
@@ -228,14 +229,16 @@ assert (rows.soc, rows.exp) == ([5], 4)
 # $y = \Pi(v)$ and $s = \Pi(v) - v$, where $\Pi$ is the projection onto the dual cone
 # $\mathcal{K}^*$. Then $z = (x, v)$ is a root of
 #
-# $$\mathcal{R}(z, \theta) = \begin{bmatrix} c + A^\top \Pi(v) \\ A x + \Pi(v) - v - b \end{bmatrix},
+# $$\mathcal{R}(z, \theta)
+#   = \begin{bmatrix} c + A^\top \Pi(v) \\ A x + \Pi(v) - v - b \end{bmatrix},
 #   \qquad \theta = (A, b, c),$$
 #
 # and for a loss $\ell(x^\star)$ one linear system gives all gradients (section 7 of
 # Amos' thesis; Busseti, Moursi, Boyd 2019):
 #
 # $$\mathrm{D}_z \mathcal{R} \begin{bmatrix} d_x \\ d_v \end{bmatrix}
-#   = -\begin{bmatrix} \nabla_x \ell \\ 0 \end{bmatrix}, \qquad d_y = \mathrm{D}\Pi\, d_v,$$
+#   = -\begin{bmatrix} \nabla_x \ell \\ 0 \end{bmatrix},
+#   \qquad d_y = \mathrm{D}\Pi\, d_v,$$
 #
 # $$\nabla_c \ell = d_x, \qquad \nabla_b \ell = -d_y, \qquad
 #   \nabla_A \ell = d_y x^\top + y\, d_x^\top.$$

@@ -132,7 +132,7 @@ def data(*values):
     return found["A"].toarray(), found["b"], found["c"]
 
 
-one, two = ((randn(6, 3), randn(6), randn(()).abs()) for _ in range(2))
+one, two = ([randn(*shape).abs() for shape in ((6, 3), (6,), ())] for _ in range(2))
 middle = [(v + w) / 2 for v, w in zip(one, two, strict=True)]
 for of_one, of_two, of_middle in zip(
     data(*one), data(*two), data(*middle), strict=True
@@ -297,9 +297,7 @@ H = Z.T @ (Z * curvature) / n + 2 * rho * torch.tensor([1.0, 1.0, 0.0]).diag()
 inner = (curvature * Z)[:, :, None] * w + error * torch.eye(3, 2)
 closed_form = -torch.linalg.solve(H, inner).movedim(0, 1) / n
 difference = (in_points - closed_form).abs().max()
-print(
-    f"derivatives up to {in_points.abs().max():.3f}, largest difference {difference:.0e}"
-)
+print(f"derivatives up to {in_points.abs().max():.2f}, difference {difference:.0e}")
 equal(in_points, closed_form)
 
 # %% [markdown]

@@ -11,24 +11,24 @@ from functools import partial
 import matplotlib.pyplot as plt
 import torch
 from torch.func import jacrev, vmap
+from torch.nn.functional import pad
 
 from cvxlayers.torch import qp
 from pictures import show
 
 torch.set_default_dtype(torch.float64)
 torch.set_printoptions(precision=4, sci_mode=False)
-generator = torch.Generator().manual_seed(0)
-randn = partial(torch.randn, generator=generator)
-rand = partial(torch.rand, generator=generator)
+randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
 equal = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
 
 # %% [markdown]
 # ## Model Predictive Control
 #
-# With states $x_t$ and controls $u_t$, of which $\tau_t = (x_t, u_t)$, a plan is
+# With states $x_t$ and controls $u_t$, $\tau_t = (x_t, u_t)$, a plan minimizes
 #
-# $$\tau^\star = \operatorname{argmin}_\tau\ \sum_t \frac{1}{2} \tau_t^\top C_t \tau_t + c_t^\top \tau_t \quad \text{subject to}\quad
-#   x_0 = x_{\mathrm{init}},\quad x_{t+1} = F_t \tau_t + f_t,\quad \underline{u} \le u_t \le \bar{u}.$$
+# $$\sum_t \frac{1}{2} \tau_t^\top C_t \tau_t + c_t^\top \tau_t
+#   \quad \text{subject to}\quad x_0 = x_{\mathrm{init}},\quad
+#   x_{t+1} = F_t \tau_t + f_t,\quad \underline{u} \le u_t \le \bar{u}.$$
 #
 # That is a quadratic program in all $\tau_t$ at once. Its equalities are the dynamics,
 # one block of rows for each state: first $x_{\mathrm{init}} - x_0 = 0$, then
@@ -37,28 +37,25 @@ equal = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
 
 # %%
 def dynamics(F, f, x_init):
-    """The matrix and the right side of the equalities. F: (T - 1, n, n + m), f: (T - 1, n)."""
+    """The equalities: their matrix and right side. F: (T - 1, n, n + m)."""
     steps, n, size = F.shape
-    pick = torch.eye(n, size)  # the state in tau
-    later = torch.block_diag(*-pick.expand(steps + 1, n, size))
-    moves = torch.nn.functional.pad(torch.block_diag(*F), (0, size, n, 0))
-    return later + moves, -torch.cat([x_init, f.flatten()])
+    states = torch.eye(n, size).expand(steps + 1, n, size)
+    moves = pad(torch.block_diag(*F), (0, size, n, 0))
+    return moves - torch.block_diag(*states), -torch.cat([x_init, f.flatten()])
 
 
-def plan(C, c, F, f, x_init, limit=None, speed=None, return_duals=False):
-    """tau (T, n + m), with the multipliers of the dynamics (T, n) if wanted. Limits: of the last entry, of the second."""
+def plan(C, c, F, f, x_init, limits=None, return_duals=False):
+    """tau (T, n + m), and the multipliers (T, n). limits: {entry of tau: bound}."""
     T, size = c.shape
-    A, b = dynamics(F, f, x_init)
-    G, h = [], []
-    for entry, bound in ((size - 1, limit), (1, speed)):
-        if bound is not None:
-            rows = torch.eye(T * size)[entry::size]
-            G, h = [*G, rows, -rows], [*h, torch.full((2 * T,), bound)]
-    limits = {"G": torch.cat(G), "h": torch.cat(h)} if G else {}
-    tau, nu, _ = qp(
-        torch.block_diag(*C), c.flatten(), A, b, **limits, return_duals=True
-    )
-    return (tau.view(T, size), nu.view(T, -1)) if return_duals else tau.view(T, size)
+    inequalities = {}
+    if limits:
+        rows = torch.cat([torch.eye(T * size)[entry::size] for entry in limits])
+        bounds = torch.tensor(list(limits.values())).repeat_interleave(T)
+        inequalities = {"G": torch.cat([rows, -rows]), "h": bounds.repeat(2)}
+    program = torch.block_diag(*C), c.flatten(), *dynamics(F, f, x_init)
+    tau, nu, _ = qp(*program, **inequalities, return_duals=True)
+    tau = tau.view(T, size)
+    return (tau, nu.view(T, -1)) if return_duals else tau
 
 
 # %% [markdown]
@@ -67,79 +64,77 @@ def plan(C, c, F, f, x_init, limit=None, speed=None, return_duals=False):
 # of $x_0$ changes nothing.
 
 # %%
-tiny = (
-    torch.eye(2).expand(2, 2, 2),
-    torch.zeros(2, 2),
-    torch.ones(1, 1, 2),
-    torch.zeros(1, 1),
-)
-for limit, u_0, slope in ((None, -0.5, -0.5), (0.25, -0.25, 0.0)):
-    tau, derivative = (
-        transform(lambda x, limit=limit: plan(*tiny, x, limit))(torch.ones(1))
-        for transform in (lambda f: f, jacrev)
-    )
-    print(
-        f"limit {limit}: u_0 = {tau[0, 1]:.2f}, du_0/dx_0 = {derivative[0, 1, 0]:.2f}"
-    )
-    equal(tau[0, 1], torch.tensor(u_0))
-    equal(derivative[0, 1, 0], torch.tensor(slope))
+C, c = torch.eye(2).expand(2, 2, 2), torch.zeros(2, 2)
+F, f = torch.ones(1, 1, 2), torch.zeros(1, 1)
+
+
+def first_control(x_init, limits=None):
+    """u_0."""
+    return plan(C, c, F, f, x_init, limits)[0, 1:]
+
+
+for limits, control, slope in ((None, -0.5, -0.5), ({1: 0.25}, -0.25, 0.0)):
+    u_0 = first_control(torch.ones(1), limits)
+    in_x_0 = jacrev(first_control)(torch.ones(1), limits)
+    print(f"u_0 = {u_0.item():.2f}, du_0/dx_0 = {in_x_0.item():.2f}")
+    equal(u_0, torch.tensor([control]))
+    equal(in_x_0, torch.tensor([[slope]]))
 
 # %% [markdown]
 # ## Why model predictive control?
 #
 # Because a plan knows of limits before they are reached. A cart, 5 m from its goal, has
-# a motor of at most 1 N, and must not be faster than 1 m/s. Plan, apply the first
-# control, plan again: one way. The other is the best linear controller, whose controls
-# are clipped. It breaks the speed limit.
+# a motor of at most 1 N, and must not be faster than 1 m/s. One way: plan, apply the
+# first control, plan again. The other is the best linear controller, whose controls are
+# clipped. It breaks the speed limit.
 
 # %%
 dt, T = 0.2, 20
 
 
 def cart(mass, drag):
-    """F of position and speed."""
+    """F, for tau = (position, speed, force)."""
     force = dt / mass
     one, zero = torch.ones_like(force), torch.zeros_like(force)
-    return torch.stack(
-        [torch.stack([one, dt * one, zero]), torch.stack([zero, 1 - dt * drag, force])]
-    )
+    position, speed = (one, dt * one, zero), (zero, 1 - dt * drag, force)
+    return torch.stack([torch.stack(position), torch.stack(speed)])
 
 
 C = torch.tensor([1.0, 0.1, 0.1]).diag().expand(T, 3, 3)
 F = cart(torch.tensor(1.0), torch.tensor(0.1)).expand(T - 1, 2, 3)
 c, f = torch.zeros(T, 3), torch.zeros(T - 1, 2)
-gains = jacrev(lambda x: plan(C, c, F, f, x)[0, 2])(
-    torch.zeros(2)
-)  # without limits u_0 is linear in x
 
+
+def planned(x, limits=None):
+    """The first control of a plan."""
+    return plan(C, c, F, f, x, limits)[0, 2:]
+
+
+gains = jacrev(planned)(torch.zeros(2))  # without limits it is linear in x
 controllers = {
-    "planned": lambda x: plan(C, c, F, f, x, limit=1.0, speed=1.0)[0, 2],
+    "planned": lambda x: planned(x, {1: 1.0, 2: 1.0}),
     "clipped": lambda x: (gains @ x).clip(-1, 1),
 }
 paths = {}
 for name, controller in controllers.items():
     x, path = torch.tensor([-5.0, 0.0]), []
     for _ in range(60):
-        u = controller(x)
-        path.append(torch.cat([x, u[None]]))
+        path.append(torch.cat([x, controller(x)]))
         x = F[0] @ path[-1]
     paths[name] = torch.stack(path)
-    print(
-        f"{name}: fastest {paths[name][:, 1].max():.3f} m/s, strongest {paths[name][:, 2].abs().max():.3f} N, at the end {x[0]:+.3f} m"
-    )
+    fastest = paths[name][:, 1].max()
+    print(f"{name}: at most {fastest:.3f} m/s, ends {x[0].abs():.3f} m from the goal")
 assert paths["planned"][:, 1].max() < 1 + 1e-9
 assert paths["clipped"][:, 1].max() > 1.2
-assert paths["planned"][-1, :2].norm() < 0.05
+assert paths["planned"][-1, :2].norm() < 0.01
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
-for axis, k, name in zip(
-    axes, range(3), ("position [m]", "speed [m/s]", "force [N]"), strict=True
-):
+for k, name in enumerate(("position [m]", "speed [m/s]", "force [N]")):
     for controller, path in paths.items():
-        axis.plot(dt * torch.arange(60), path[:, k], label=controller)
+        axes[k].plot(dt * torch.arange(60), path[:, k], label=controller)
     if k:
-        axis.axhline(1, color="0.5", lw=1, ls=":")
-    axis.set(xlabel="time [s]", title=name)
+        axes[k].axhline(1, color="0.5", lw=1, ls=":")
+    axes[k].set(xlabel="time [s]", title=name)
 axes[0].legend()
 show()
 
@@ -149,25 +144,20 @@ show()
 # Without limits it is the linear quadratic regulator, solved by a recursion backwards
 # in time (Riccati) and a pass forwards. The slide has
 # $\sum_t \tau_t^\top C_t \tau_t + c_t^\top \tau_t$; its formulas belong to the cost
-# above, with $\frac{1}{2}$. Multiplier $\lambda_t$ is that of the rows that define
-# $x_t$, and the gradient of the cost to go.
+# above, with $\frac{1}{2}$. The multiplier $\lambda_t$ is that of the rows that define
+# $x_t$: the gradient, in $x_t$, of the cost to go.
 
 
 # %%
 def lqr(C, c, F, f, x_init):
-    """tau and lambda."""
+    """tau (T, n + m) and lambda (T, n)."""
     n, policies = len(x_init), []
-    V, v = torch.zeros(n, n), torch.zeros(n)
-    F, f = (
-        torch.cat([F, 0 * F[:1]]),
-        torch.cat([f, 0 * f[:1]]),
-    )  # nothing comes after the last
+    V, v = torch.zeros(n, n), torch.zeros(n)  # the cost to go: 1/2 x'Vx + v'x
+    F, f = pad(F, (0, 0, 0, 0, 0, 1)), pad(f, (0, 0, 0, 1))  # after the last: nothing
     for C_t, c_t, F_t, f_t in zip(*(a.flip(0) for a in (C, c, F, f)), strict=True):
         Q, q = C_t + F_t.T @ V @ F_t, c_t + F_t.T @ (V @ f_t + v)
-        K, k = (
-            -torch.linalg.solve(Q[n:, n:], Q[n:, :n]),
-            -torch.linalg.solve(Q[n:, n:], q[n:]),
-        )
+        K = -torch.linalg.solve(Q[n:, n:], Q[n:, :n])
+        k = -torch.linalg.solve(Q[n:, n:], q[n:])
         V, v = Q[:n, :n] + Q[:n, n:] @ K, q[:n] + Q[:n, n:] @ k
         policies.append((K, k, V, v))
     x, tau, lam = x_init, [], []
@@ -179,29 +169,28 @@ def lqr(C, c, F, f, x_init):
 
 
 T, n, m = 6, 3, 2
-roots = randn(T, n + m, n + m)
-theta = (
-    roots @ roots.mT + torch.eye(n + m),
-    randn(T, n + m),
-    randn(T - 1, n, n + m),
-    randn(T - 1, n),
-    randn(n),
-)
+factors = randn(T, n + m, n + m)
+C, c = factors @ factors.mT + torch.eye(n + m), randn(T, n + m)
+F, f, x_init = randn(T - 1, n, n + m), randn(T - 1, n), randn(n)
+theta = C, c, F, f, x_init
+
 tau, lam = lqr(*theta)
 for recursion, program in zip((tau, lam), plan(*theta, return_duals=True), strict=True):
     equal(recursion, program)
-print(
-    f"recursion and quadratic program: largest difference {(tau - plan(*theta)).abs().max():.0e}"
-)
+difference = (tau - plan(*theta)).abs().max()
+print(f"recursion and quadratic program: largest difference {difference:.0e}")
 
 # %% [markdown]
 # The gradients of a loss $\ell(\tau^\star)$ come from another such problem, with
 # $\nabla_\tau \ell$ in place of $c$ and nothing in place of $f$ and $x_{\mathrm{init}}$
 # (Amos and others, NeurIPS 2018). Its solution is $d_\tau$, $d_\lambda$, and
 #
-# $$\frac{\partial \ell}{\partial C_t} = \frac{1}{2} (d_{\tau_t} \otimes \tau_t + \tau_t \otimes d_{\tau_t}), \quad
-#   \frac{\partial \ell}{\partial c_t} = d_{\tau_t}, \quad
-#   \frac{\partial \ell}{\partial F_t} = d_{\lambda_{t+1}} \otimes \tau_t + \lambda_{t+1} \otimes d_{\tau_t}, \quad
+# $$\frac{\partial \ell}{\partial C_t}
+#   = \frac{1}{2} (d_{\tau_t} \otimes \tau_t + \tau_t \otimes d_{\tau_t}), \quad
+#   \frac{\partial \ell}{\partial F_t}
+#   = d_{\lambda_{t+1}} \otimes \tau_t + \lambda_{t+1} \otimes d_{\tau_t},$$
+#
+# $$\frac{\partial \ell}{\partial c_t} = d_{\tau_t}, \quad
 #   \frac{\partial \ell}{\partial f_t} = d_{\lambda_{t+1}}, \quad
 #   \frac{\partial \ell}{\partial x_{\mathrm{init}}} = d_{\lambda_0}.$$
 #
@@ -212,9 +201,10 @@ print(
 
 # %%
 weights = randn(T, n + m)  # the gradient of the loss
-C, c, F, f, x_init = theta
-d_tau, d_lam = lqr(C, weights, F, torch.zeros_like(f), torch.zeros_like(x_init))
+nothing = torch.zeros(T - 1, n), torch.zeros(n)
 outer = vmap(torch.outer)
+
+d_tau, d_lam = lqr(C, weights, F, *nothing)
 formulas = {
     "C": (outer(d_tau, tau) + outer(tau, d_tau)) / 2,
     "c": d_tau,
@@ -229,54 +219,39 @@ def loss(*theta):
     return (weights * plan(*theta)).sum()
 
 
-for (name, formula), by_layer in zip(
-    formulas.items(), jacrev(loss, tuple(range(5)))(*theta), strict=True
-):
-    by_layer = (by_layer + by_layer.mT) / 2 if name == "C" else by_layer
+layers = jacrev(loss, tuple(range(5)))(*theta)
+for (name, formula), by_layer in zip(formulas.items(), layers, strict=True):
     equal(formula, by_layer)
-    print(
-        f"gradient in {name}: largest difference {(formula - by_layer).abs().max():.0e}"
-    )
+    difference = (formula - by_layer).abs().max()
+    print(f"gradient in {name}: largest difference {difference:.0e}")
 
 # %% [markdown]
-# Both misprints, measured against central differences:
+# Both misprints, measured against central differences along a direction: the index, and
+# $\frac{1}{2}$, without which $2 C$ has to take the place of $C$ in the matrix.
 
 
 # %%
-def difference(function, at, direction, step=1e-5):
-    """The derivative of a function along a direction."""
-    return (function(at + step * direction) - function(at - step * direction)) / (
-        2 * step
-    )
+def central(function, at, direction, step=1e-5):
+    """The derivative along a direction."""
+    up, down = (function(at + sign * step * direction) for sign in (1, -1))
+    return (up - down) / (2 * step)
 
 
 along = randn(T - 1, n)
-measured = difference(lambda f: loss(C, c, F, f, x_init), f, along)
-errors = [
-    abs((form * along).sum() - measured).item() for form in (d_lam[:-1], d_lam[1:])
-]
-print(
-    f"f: the printed formula is off by {errors[0]:.2f}, the right one by {errors[1]:.0e}"
-)
-assert errors[0] > 0.1
-assert errors[1] < 1e-7
+measured = central(lambda f: loss(C, c, F, f, x_init), f, along)
+forms = d_lam[:-1], d_lam[1:]
+printed, right = (((form * along).sum() - measured).abs() for form in forms)
+print(f"gradient in f: printed, off by {printed:.2f}; right, off by {right:.0e}")
+assert printed > 0.1
+assert right < 1e-7
 
 along = randn(T, n + m)
-measured = difference(
-    lambda c: loss(2 * C, c, F, f, x_init), c, along
-)  # the printed cost, without 1/2
-errors = []
-for form in (
-    C,
-    2 * C,
-):  # C as in the printed matrix, and what belongs to the printed cost
-    d, _ = lqr(form, weights, F, torch.zeros_like(f), torch.zeros_like(x_init))
-    errors.append(abs((d * along).sum() - measured).item())
-print(
-    f"c without 1/2: the printed formula is off by {errors[0]:.2f}, with 2 C for C by {errors[1]:.0e}"
-)
-assert errors[0] > 0.1
-assert errors[1] < 1e-7
+measured = central(lambda c: loss(2 * C, c, F, f, x_init), c, along)  # no 1/2
+forms = (lqr(matrix, weights, F, *nothing)[0] for matrix in (C, 2 * C))
+printed, right = (((form * along).sum() - measured).abs() for form in forms)
+print(f"gradient in c: printed, off by {printed:.2f}; right, off by {right:.0e}")
+assert printed > 0.1
+assert right < 1e-7
 
 # %% [markdown]
 # ## Differentiable Model Predictive Control
@@ -289,44 +264,39 @@ assert errors[1] < 1e-7
 
 # %%
 T = 12
-starts = torch.stack([6 * rand(24) - 3, 2 * rand(24) - 1], 1)
+starts = randn(24, 2) * torch.tensor([2.0, 0.5])
 c, f = torch.zeros(T, 3), torch.zeros(T - 1, 2)
 
 
-def controls(logs, starts):
-    """Of plans (batch, T) with mass, drag and the cost of control e^logs."""
+def controls(logs):
+    """Of plans (24, T) with the mass, the drag and the cost of control e^logs."""
     mass, drag, cost = logs.exp()
     C = torch.stack([torch.ones(()), torch.tensor(0.1), cost]).diag().expand(T, 3, 3)
     F = cart(mass, drag).expand(T - 1, 2, 3)
-    return vmap(lambda x: plan(C, c, F, f, x, limit=1.0)[:, 2])(starts)
+    return vmap(lambda x: plan(C, c, F, f, x, {2: 1.0})[:, 2])(starts)
 
 
-truth = torch.tensor([2.0, 0.5, 0.3]).log()
-seen = controls(truth, starts)
+truth = torch.tensor([2.0, 0.5, 0.3])
+seen = controls(truth.log())
 print(f"{(seen.abs() > 1 - 1e-9).double().mean():.0%} of the controls are at the limit")
 
-logs = torch.tensor([1.0, 0.1, 1.0]).log().requires_grad_()
-optimizer, losses = (
-    torch.optim.LBFGS(
-        [logs], max_iter=60, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    ),
-    [],
-)
+logs, losses = torch.tensor([1.0, 0.1, 1.0]).log().requires_grad_(), []
+options = {"max_iter": 60, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
+optimizer = torch.optim.LBFGS([logs], **options)
 
 
-def error():
-    """Of our plans, with its gradient."""
+def imitation():
+    """The squared error of our plans, with its gradient."""
     optimizer.zero_grad()
-    found = (controls(logs, starts) - seen).square().mean()
-    found.backward()
-    losses.append(found.item())
-    return found
+    error = (controls(logs) - seen).square().mean()
+    error.backward()
+    losses.append(error.item())
+    return error
 
 
-optimizer.step(error)
-found = logs.detach().exp()
-print(
-    f"mass, drag, cost: {found}, of which {truth.exp()} are true; squared error {losses[0]:.1e} -> {losses[-1]:.0e}"
-)
+optimizer.step(imitation)
+learned = logs.detach().exp()
+print(f"squared error {losses[0]:.1e} -> {losses[-1]:.0e}")
+print("mass, drag, cost:", learned)
 assert losses[-1] < 1e-10
-equal(found, truth.exp(), atol=1e-4)
+equal(learned, truth, atol=1e-4)
