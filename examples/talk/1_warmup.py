@@ -18,6 +18,7 @@ from cvxlayers import sets
 from cvxlayers.torch import CvxpyLayer, optimal_transport, project
 from pictures import show
 
+torch.set_num_threads(1)  # the networks are small: a second thread gains nothing
 torch.set_default_dtype(torch.float64)
 torch.set_printoptions(precision=4, sci_mode=False)
 randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
@@ -35,8 +36,9 @@ torch.manual_seed(0)
 network = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 4))
 optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
 x = randn(2000, 4)
-for _ in range(400):
-    loss = (network(x) - project(x, sets.Simplex())).square().mean()
+y = project(x, sets.Simplex())
+for _ in range(300):
+    loss = (network(x) - y).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -72,8 +74,8 @@ class Mixture(nn.Module):
 
 
 model, x = Mixture(), randn(200, 2)
-optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.05), []
-for _ in range(200):
+optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.1), []
+for _ in range(100):
     loss = (model(x) - x.amax(1).clip(-1, 1)).square().mean()
     optimizer.zero_grad()
     loss.backward()

@@ -225,11 +225,11 @@ points = randn(30, 2) + 1.1 * labels[:, None] * torch.tensor([1.0, 0.6])
 
 def direction(points):
     """The angle of w."""
-    w, _ = svm_binary(points, labels, 1.0)
+    w, _ = svm_binary(points, labels, 0.2)
     return torch.atan2(w[1], w[0])
 
 
-w, b = svm_binary(points, labels, 1.0)
+w, b = svm_binary(points, labels, 0.2)
 turn = jacrev(direction)(points)
 margin = labels * (points @ w + b)
 idle, influence = margin > 1 + 1e-6, turn.norm(dim=1)
@@ -244,7 +244,7 @@ for sign, color in ((1, "C0"), (-1, "C1")):
 across = torch.tensor([-4.0, 4.0])
 for level, style in ((0, "-"), (1, ":"), (-1, ":")):
     axis.plot(across, (level - b - w[0] * across) / w[1], color="0.4", lw=1.2, ls=style)
-arrows = {"angles": "xy", "scale_units": "xy", "scale": 0.3, "width": 0.005}
+arrows = {"angles": "xy", "scale_units": "xy", "scale": 0.15, "width": 0.005}
 axis.quiver(*points[~idle].T, *turn[~idle].T, color="0.2", zorder=3, **arrows)
 axis.set(xlim=(-4, 4), ylim=(-3.5, 3.5), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
 axis.legend(loc="upper right")

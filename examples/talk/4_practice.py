@@ -132,7 +132,7 @@ def data(*values):
     return found["A"].toarray(), found["b"], found["c"]
 
 
-one, two = ([randn(*shape).abs() for shape in ((6, 3), (6,), ())] for _ in range(2))
+one, two = ([randn(shape).abs() for shape in ((6, 3), (6,), ())] for _ in range(2))
 middle = [(v + w) / 2 for v, w in zip(one, two, strict=True)]
 for of_one, of_two, of_middle in zip(
     data(*one), data(*two), data(*middle), strict=True

@@ -139,10 +139,58 @@ axes[0].legend()
 show()
 
 # %% [markdown]
+# ## Differentiable Model Predictive Control
+#
+# With limits the plan is still a layer, so that what it is made of can be learned from
+# what it should do. An expert drives the cart; its mass, its drag and what control
+# costs are unknown to us. We see where it starts and what it does, in plans that are
+# often at the limit of the motor, and follow the gradient of the difference, through
+# the quadratic program, into the three numbers.
+
+# %%
+T = 12
+starts = randn(24, 2) * torch.tensor([2.0, 0.5])
+c, f = torch.zeros(T, 3), torch.zeros(T - 1, 2)
+
+
+def controls(logs):
+    """Of plans (24, T) with the mass, the drag and the cost of control e^logs."""
+    mass, drag, cost = logs.exp()
+    C = torch.stack([torch.ones(()), torch.tensor(0.1), cost]).diag().expand(T, 3, 3)
+    F = cart(mass, drag).expand(T - 1, 2, 3)
+    return vmap(lambda x: plan(C, c, F, f, x, {2: 1.0})[:, 2])(starts)
+
+
+truth = torch.tensor([2.0, 0.5, 0.3])
+seen = controls(truth.log())
+print(f"{(seen.abs() > 1 - 1e-9).double().mean():.0%} of the controls are at the limit")
+
+logs, losses = torch.tensor([1.0, 0.1, 1.0]).log().requires_grad_(), []
+options = {"max_iter": 60, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
+optimizer = torch.optim.LBFGS([logs], **options)
+
+
+def imitation():
+    """The squared error of our plans, with its gradient."""
+    optimizer.zero_grad()
+    error = (controls(logs) - seen).square().mean()
+    error.backward()
+    losses.append(error.item())
+    return error
+
+
+optimizer.step(imitation)
+learned = logs.detach().exp()
+print(f"squared error {losses[0]:.1e} -> {losses[-1]:.0e}")
+print("mass, drag, cost:", learned)
+assert losses[-1] < 1e-10
+equal(learned, truth, atol=1e-4)
+
+# %% [markdown]
 # ## Differentiating LQR control is easy
 #
-# Without limits it is the linear quadratic regulator, solved by a recursion backwards
-# in time (Riccati) and a pass forwards. The slide has
+# Without limits the plan is that of the linear quadratic regulator, solved by a
+# recursion backwards in time (Riccati) and a pass forwards. The slide has
 # $\sum_t \tau_t^\top C_t \tau_t + c_t^\top \tau_t$; its formulas belong to the cost
 # above, with $\frac{1}{2}$. The multiplier $\lambda_t$ is that of the rows that define
 # $x_t$: the gradient, in $x_t$, of the cost to go.
@@ -252,51 +300,3 @@ printed, right = (((form * along).sum() - measured).abs() for form in forms)
 print(f"gradient in c: printed, off by {printed:.2f}; right, off by {right:.0e}")
 assert printed > 0.1
 assert right < 1e-7
-
-# %% [markdown]
-# ## Differentiable Model Predictive Control
-#
-# With limits the plan is still a layer, so that what it is made of can be learned from
-# what it should do. An expert drives the cart; its mass, its drag and what control
-# costs are unknown to us. We see where it starts and what it does, in plans that are
-# often at the limit of the motor, and follow the gradient of the difference, through
-# the quadratic program, into the three numbers.
-
-# %%
-T = 12
-starts = randn(24, 2) * torch.tensor([2.0, 0.5])
-c, f = torch.zeros(T, 3), torch.zeros(T - 1, 2)
-
-
-def controls(logs):
-    """Of plans (24, T) with the mass, the drag and the cost of control e^logs."""
-    mass, drag, cost = logs.exp()
-    C = torch.stack([torch.ones(()), torch.tensor(0.1), cost]).diag().expand(T, 3, 3)
-    F = cart(mass, drag).expand(T - 1, 2, 3)
-    return vmap(lambda x: plan(C, c, F, f, x, {2: 1.0})[:, 2])(starts)
-
-
-truth = torch.tensor([2.0, 0.5, 0.3])
-seen = controls(truth.log())
-print(f"{(seen.abs() > 1 - 1e-9).double().mean():.0%} of the controls are at the limit")
-
-logs, losses = torch.tensor([1.0, 0.1, 1.0]).log().requires_grad_(), []
-options = {"max_iter": 60, "tolerance_change": 1e-14, "line_search_fn": "strong_wolfe"}
-optimizer = torch.optim.LBFGS([logs], **options)
-
-
-def imitation():
-    """The squared error of our plans, with its gradient."""
-    optimizer.zero_grad()
-    error = (controls(logs) - seen).square().mean()
-    error.backward()
-    losses.append(error.item())
-    return error
-
-
-optimizer.step(imitation)
-learned = logs.detach().exp()
-print(f"squared error {losses[0]:.1e} -> {losses[-1]:.0e}")
-print("mass, drag, cost:", learned)
-assert losses[-1] < 1e-10
-equal(learned, truth, atol=1e-4)
