@@ -3,7 +3,7 @@
 The build fails if a cell does, or if one writes to stderr. What has not changed since the last build does not run again.
 """
 
-import concurrent.futures
+import asyncio
 import hashlib
 import os
 import re
@@ -15,7 +15,6 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from sphinx.errors import ExtensionError
-from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 TALK, BUILD = ROOT / "examples" / "talk", ROOT / "build" / "talk"
@@ -30,10 +29,8 @@ def generate(app):
     BUILD.mkdir(parents=True, exist_ok=True)
     shared = [*sorted((ROOT / "cvxlayers").rglob("*.py")), *TALK.glob("pictures.py"), *TALK.parent.glob("*.mplstyle")]
     state = b"".join(path.read_bytes() for path in shared)
-    notebooks = [jupytext.read(script) for script in scripts]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        executed = list(threads.map(lambda script, notebook: _run(script, notebook, state), scripts, notebooks))
-    for script, notebook in zip(scripts, executed, strict=True):
+    notebooks = asyncio.run(_all(scripts, state))
+    for script, notebook in zip(scripts, notebooks, strict=True):
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = _links(cell.source)
@@ -43,19 +40,26 @@ def generate(app):
     (pages / "index.md").write_text(_links((TALK / "README.md").read_text()) + INDEX.format(names=names))
 
 
-def _run(script, notebook, state):
-    """The notebook with its outputs."""
+async def _all(scripts, state):
+    slots = asyncio.Semaphore(os.cpu_count())
+    return await asyncio.gather(*(_run(script, state, slots) for script in scripts))
+
+
+async def _run(script, state, slots):
+    """The notebook of a script, with its outputs."""
     record = BUILD / f"{script.stem}.ipynb"
     key = hashlib.sha256(state + script.read_bytes()).hexdigest()
     if record.exists() and (found := nbformat.read(record, 4)).metadata.get("key") == key:
         return found
+    notebook = jupytext.read(script)
     notebook.metadata.update(key=key, kernelspec={"name": "python3", "display_name": "Python 3", "language": "python"})
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"PYTHONPATH": str(ROOT)}
-    local = Config(KernelManager={"transport": "ipc"})
-    client = NotebookClient(notebook, config=local, timeout=300, resources={"metadata": {"path": str(TALK)}})
+    quiet = ["--log-level=ERROR"]  # there are warnings that the kernel talks over local sockets
+    client = NotebookClient(notebook, timeout=300, extra_arguments=quiet, resources={"metadata": {"path": str(TALK)}})
     client.log.setLevel("WARNING")
     try:
-        client.execute(env=environment)
+        async with slots:
+            await client.async_execute(env=environment)
     except CellExecutionError as error:
         raise ExtensionError(f"examples/talk/{script.name} failed:\n{error}") from error
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
