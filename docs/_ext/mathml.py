@@ -6,14 +6,24 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 
 
-def _mathml(writer, node, block=False):
-    try:
-        writer.body.append(tex2mathml(node.astext(), as_block=block))
-    except MathError as error:
-        logging.getLogger(__name__).warning("no MathML of %r: %s", node.astext(), error, location=node)
+def _inline(writer, node):
+    writer.body.append(_mathml(node))
     raise nodes.SkipNode
 
 
+def _block(writer, node):
+    writer.body.append(f'<div class="math">{_mathml(node, as_block=True)}</div>')  # which scrolls where it is too wide
+    raise nodes.SkipNode
+
+
+def _mathml(node, **how):
+    try:
+        return tex2mathml(node.astext(), **how)
+    except MathError as error:
+        logging.getLogger(__name__).warning("no MathML of %r: %s", node.astext(), error, location=node)
+        return ""
+
+
 def setup(app):
-    app.add_html_math_renderer("mathml", (_mathml, None), (lambda writer, node: _mathml(writer, node, block=True), None))
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     return {"parallel_read_safe": True}

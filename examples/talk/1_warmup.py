@@ -91,9 +91,9 @@ assert losses[-1] < 0.1 * losses[0]
 #
 # Because some operations *are* optimization problems, which are known, and need not be
 # learned. Transport is one: the cheapest way to move masses from points $u_i$ to points
-# $v_j$ at a cost of $|u_i - v_j|^2$. On a line, the smallest goes to the smallest, and
-# so on. The program says nothing of sorting, and finds it; the derivative of its value
-# in $u$ is known, too.
+# $v_j$ at a cost of $\left|u_i - v_j\right|^2$. On a line, the smallest goes to the
+# smallest, and so on. The program says nothing of sorting, and finds it; the derivative
+# of its value in $u$ is known, too.
 #
 # The talk moves digits: so does [the example of the gallery](../digits_transport.py).
 
@@ -174,7 +174,7 @@ equal(hat(a)[0], (1 - a.abs()).clip(0))
 # %% [markdown]
 # ## The ReLU is a convex optimization layer
 #
-# $$\mathrm{ReLU}(x) = \operatorname{argmin}_y\ \frac{1}{2} |y - x|^2
+# $$\mathrm{ReLU}(x) = \operatorname{argmin}_y\ \frac{1}{2} \left|y - x\right|^2
 #   \quad \text{subject to}\quad y \ge 0$$
 #
 # The conditions of optimality, $y - x = \lambda \ge 0$, $y \ge 0$, $\lambda y = 0$,

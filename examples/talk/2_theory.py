@@ -78,10 +78,13 @@ show()
 
 # %% [markdown]
 # Then a minimum:
-# $y^\star(x) = \operatorname{argmin}_y \frac{1}{2} |y - x|^2 + \log \sum_i e^{y_i}$ is
-# a root of the gradient $y - x + \pi(y)$, where $\pi$ is the softmax, so that
-# $\mathrm{D} y^\star = \left(I + \mathrm{diag}(\pi) - \pi \pi^\top\right)^{-1}$. The
-# layer gives the same.
+#
+# $$y^\star(x) = \operatorname{argmin}_y\ \frac{1}{2} \left|y - x\right|^2
+#   + \log \sum_i e^{y_i}$$
+#
+# is a root of the gradient $y - x + \pi(y)$, where $\pi$ is the softmax, so that
+# $\mathrm{D} y^\star = (I + \mathrm{diag}(\pi) - \pi \pi^\top)^{-1}$. The layer gives
+# the same.
 
 
 # %%

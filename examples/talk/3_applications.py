@@ -204,7 +204,7 @@ equal(soft_sort(v, 0.1), v.sort().values)
 #   + C \sum_i \max\{0, 1 - y_i (w^\top x_i + b)\}$$
 #
 # Of two points $p$ and $q$, one in each class, and $C$ large, the boundary is halfway
-# between: $w = 2 (p - q) / |p - q|^2$.
+# between: $w = 2 (p - q) / \left|p - q\right|^2$.
 
 # %%
 pair, signs = randn(2, 2), torch.tensor([1, -1])
