@@ -4,7 +4,7 @@
 # make distributed    the same batch on several workers, by torch.distributed and Ray, to the same numbers
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # make examples    the gallery: eight small examples, in two minutes or so; each writes its figure to examples/figures
-# make talk    Brandon Amos' talk on such layers as scripts that check what it says; under a minute
+# make talk    Brandon Amos' talk on such layers as scripts that check what it says; a minute
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
 # make bench-native    the native engine against its peers; make bench-ready: the ready-made layers against theirs
