@@ -28,8 +28,9 @@ equal = partial(torch.testing.assert_close, rtol=0, atol=1e-9)
 # ## Can we throw big neural networks at every problem?
 #
 # At many. Here one learns a simple piece of reasoning, the projection onto the simplex
-# $\{y \ge 0, \sum_i y_i = 1\}$, from 2000 examples. It comes close on points like those
-# of the examples, and not on larger ones; and what it answers is not in the set.
+# of the $y \ge 0$ with $\sum_i y_i = 1$, from 2000 examples. It comes close on points
+# like those of the examples, and not on larger ones; and what it answers is not in the
+# set.
 
 # %%
 torch.manual_seed(0)

@@ -201,7 +201,7 @@ equal(soft_sort(v, 0.1), v.sort().values)
 # function of the data (MetaOptNet: Lee and others, CVPR 2019):
 #
 # $$w^\star, b^\star = \operatorname{argmin}_{w, b}\ |w|^2
-#   + C \sum_i \max\{0, 1 - y_i (w^\top x_i + b)\}$$
+#   + C \sum_i \max(0, 1 - y_i (w^\top x_i + b))$$
 #
 # Of two points $p$ and $q$, one in each class, and $C$ large, the boundary is halfway
 # between: $w = 2 (p - q) / \left|p - q\right|^2$.

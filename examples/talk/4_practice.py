@@ -263,7 +263,7 @@ equal(in_z, torch.eye(2) - in_p)
 #
 # The same derivatives say how a result depends on its data, and statistics has used
 # them for long. Logistic regression, with a penalty that makes its minimum unique (the
-# slide has none), on points $x_i$ with labels $y_i \in \{0, 1\}$ and $\theta = (w, b)$:
+# slide has none), on points $x_i$ with labels $y_i$ of 0 or 1, and $\theta = (w, b)$:
 #
 # $$\theta^\star = \operatorname{argmin}_\theta\ \frac{1}{n} \sum_i r_i
 #   ( \log(1 + e^{t_i}) - y_i t_i ) + \rho |w|^2, \qquad t_i = w^\top x_i + b$$
