@@ -4,6 +4,7 @@
 # make distributed    the same batch on several workers, by torch.distributed and Ray, to the same numbers
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
 # make examples    the gallery: eight small examples, in two minutes or so; each writes its figure to examples/figures
+# make talk    Brandon Amos' talk on such layers as scripts that check what it says; a minute
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
 # make bench-native    the native engine against its peers; make bench-ready: the ready-made layers against theirs
@@ -20,7 +21,7 @@ SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src
 JOBS ?= 2
 GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm
 
-.PHONY: demo swap gradients distributed examples test fuzz soak sanitize lint types bench bench-layers bench-native bench-ready bench-quick bench-scaling peers docs docs-test clean
+.PHONY: demo swap gradients distributed examples talk test fuzz soak sanitize lint types bench bench-layers bench-native bench-ready bench-quick bench-scaling peers docs docs-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -37,6 +38,9 @@ gradients: $(VENV)/.demo
 
 examples: $(VENV)/.demo
 	for name in $(GALLERY); do echo; echo $$name; $(BIN)/python examples/$$name.py || exit; done
+
+talk: $(VENV)/.demo
+	for part in examples/talk/[1-9]*.py; do echo; echo $$part; MPLBACKEND=agg $(BIN)/python $$part || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -110,7 +114,7 @@ $(VENV)/.test: $(VENV)/.venv $(SETUP)
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test
-	$(INSTALL) furo myst-parser playwright sphinx sphinx-copybutton sphinx-design
+	$(INSTALL) furo ipykernel jupytext myst-nb playwright sphinx sphinx-copybutton sphinx-design
 	touch $@
 
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)

@@ -22,6 +22,8 @@ MAIN = [
     "start",
     "gallery/index",
     "gallery/quickstart",
+    "talk/index",
+    "talk/5_control",
     "failures",
     "duals",
     "faq",

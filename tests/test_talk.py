@@ -1,109 +1,107 @@
-"""The listings of "Differentiable optimization-based modeling for machine learning" (Amos), as they stand in the talk."""
+"""The talk, examples/talk: each part runs, quietly, which is the check of what it says; and no slide is forgotten."""
 
-import cvxpy as cp
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
-import torch
 
-from cvxlayers.torch import CvxpyLayer
-
-# fmt: off
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def test_optnet_qp():
-    n, m, k = 4, 2, 3  # the talk calls the third size p, which is also a parameter: its one typo
-    Q = cp.Parameter((n, n), PSD=True)
-    p = cp.Parameter(n)
-    A = cp.Parameter((m, n))
-    b = cp.Parameter(m)
-    G = cp.Parameter((k, n))
-    h = cp.Parameter(k)
-    x = cp.Variable(n)
-    obj = cp.Minimize(0.5*cp.quad_form(x, Q) + p.T * x)
-    cons = [A*x == b, G*x <= h]
-    prob = cp.Problem(obj, cons)
-    layer = CvxpyLayer(prob, params=[Q, p, A, b, G, h], out=[x])
-    M, x0 = torch.randn(n, n), torch.randn(n)
-    A0, G0 = torch.randn(m, n), torch.randn(k, n)
-    values = [M @ M.T + torch.eye(n), torch.randn(n), A0, A0 @ x0, G0, G0 @ x0 + 0.1]
-    solution, = layer(*values)
-    assert torch.allclose(A0 @ solution, A0 @ x0, atol=1e-9)
-    assert (G0 @ solution <= G0 @ x0 + 0.1 + 1e-9).all()
-    symmetric = [v.requires_grad_() for v in values]
-    assert torch.autograd.gradcheck(layer, symmetric, atol=1e-6)
-
-
-def test_sigmoid():
-    n = 5
-    x = cp.Parameter(n)
-    y = cp.Variable(n)
-    obj = cp.Minimize(-x.T*y - cp.sum(cp.entr(y) + cp.entr(1.-y)))
-    prob = cp.Problem(obj)
-    layer = CvxpyLayer(prob, params=[x], out_vars=[y])
-    v = torch.randn(n, requires_grad=True)
-    assert torch.allclose(layer(v)[0], torch.sigmoid(v), atol=1e-12)
-    w = torch.randn(n)
-    ours, = torch.autograd.grad(layer(v)[0] @ w, v)
-    theirs, = torch.autograd.grad(torch.sigmoid(v) @ w, v)
-    assert torch.allclose(ours, theirs, rtol=1e-9)
+ROOT = Path(__file__).parents[1]
+TALK = ROOT / "examples" / "talk"
+PARTS = sorted(TALK.glob("[1-9]*.py"))
+SLIDES = """
+Differentiable optimization-based modeling for machine learning
+Can we throw big neural networks at every problem?
+Optimization-based modeling for machine learning
+Why optimization-based modeling?
+Optimization layers model hard constraints
+This talk: differentiable optimization-based models
+Convex optimization is expressive
+The ReLU is a convex optimization layer
+The sigmoid is a convex optimization layer
+The soft-argmax is a convex optimization layer
+How can we generalize this?
+The Implicit Function Theorem
+Implicitly differentiating a convex quadratic program
+Background: cones and conic programs
+Implicitly differentiating a conic program
+Applications of differentiable convex optimization
+From the softmax to soft/differentiable top-k
+Differentiable permutations, sorting and SVMs
+Optimization layers need to be carefully implemented
+Why should practitioners care?
+Differentiable convex optimization layers
+A new way of rapidly prototyping optimization layers
+Code example: OptNet QP
+Code example: the sigmoid
+Code example: constraint modeling
+Connections to sensitivity and perturbation analysis
+How do we handle non-convex optimization layers?
+Should RL policies have a system dynamics model or not?
+Model Predictive Control
+Why model predictive control?
+Model Predictive Control with SQP
+Challenge: complex systems are difficult to model
+Standard model-based control training pipeline
+Standard model-based control training pipeline objective mismatch: dynamics unaware of reward
+Potential solutions to objective mismatch
+Differentiable Model Predictive Control
+Differentiating LQR control is easy
+Objective Mismatch: Optimizing the task loss is often better than SysID in the unrealizable case
+Another control optimizer: the cross-entropy method
+The Differentiable Cross-Entropy Method (DCEM)
+DCEM can learn the solution space structure
+DCEM fine-tunes highly non-convex controllers
+Closing thoughts and future directions
+""".strip().splitlines()
 
 
-def test_polytope_projection():
-    n, m = 3, 4
-    G = cp.Parameter((m, n))
-    h = cp.Parameter(m)
-    p = cp.Parameter(n)
-    y = cp.Variable(n)
-    obj = cp.Minimize(0.5*cp.sum_squares(y-p))
-    cons = [G*y <= h]
-    prob = cp.Problem(obj, cons)
-    layer = CvxpyLayer(prob, params=[p, G, h], out=[y])
-    values = [3 * torch.randn(n), torch.randn(m, n), torch.rand(m)]
-    solution, = layer(*values)
-    assert (values[1] @ solution <= values[2] + 1e-9).all()
-    assert torch.autograd.gradcheck(layer, [v.requires_grad_() for v in values], atol=1e-6)
+@pytest.mark.parametrize("part", PARTS, ids=lambda path: path.stem)
+def test_part(part):
+    pytest.importorskip("matplotlib", reason="the talk needs matplotlib")
+    headless = {**os.environ, "MPLBACKEND": "agg", "DISPLAY": ":0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, part], env=headless, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert not done.stderr, "a user would have to ignore this"
 
 
-def test_ellipsoid_projection():
-    n = 3
-    A = cp.Parameter((n, n), PSD=True)
-    z = cp.Parameter(n)
-    p = cp.Parameter(n)
-    y = cp.Variable(n)
-    obj = cp.Minimize(0.5*cp.sum_squares(y-p))
-    cons = [0.5*cp.quad_form(y-z, A) <= 1]
-    prob = cp.Problem(obj, cons)
-    layer = CvxpyLayer(prob, params=[p, A, z], out=[y])
-    M = torch.randn(n, n)
-    values = [5 * torch.randn(2, n), M @ M.T + torch.eye(n), torch.randn(n)]
-    solution, = layer(*values)
-    d = solution - values[2]
-    assert torch.allclose(torch.einsum("bi,ij,bj->b", d, values[1], d), torch.full((2,), 2.0), atol=1e-9)  # on the boundary
-    normal, step = d @ values[1], values[0] - solution
-    assert torch.allclose(torch.nn.functional.cosine_similarity(normal, step), torch.ones(2), atol=1e-12)
-    assert torch.autograd.gradcheck(layer, [v.requires_grad_() for v in values], atol=1e-6)
+def words(path):
+    """The text: of a script, that of its markdown cells."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        return text
+    cells = re.split(r"^# %%", text, flags=re.M)
+    return "\n".join(re.sub(r"^# ?", "", cell, flags=re.M) for cell in cells if cell.startswith(" [markdown]"))
 
 
-def test_relu_from_its_argmin():
-    n = 6
-    x, y = cp.Parameter(n), cp.Variable(n)
-    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(y - x)), [y >= 0]), params=[x], out=[y])
-    v = torch.randn(7, n)
-    assert torch.allclose(layer(v)[0], torch.relu(v), atol=1e-12)
+def headings(path):
+    return re.findall(r"^##? (.+)$", words(path), re.M)
 
 
-@pytest.mark.parametrize("tau", [0.1, 1.0])
-def test_soft_argmax_from_its_argmax(tau):
-    n = 5
-    x, y = cp.Parameter(n), cp.Variable(n)
-    problem = cp.Problem(cp.Maximize(y.T @ x + tau * cp.sum(cp.entr(y))), [0 <= y, y <= 1, cp.sum(y) == 1])
-    layer = CvxpyLayer(problem, params=[x], out=[y])
-    v = torch.randn(3, n)
-    assert torch.allclose(layer(v)[0], torch.softmax(v / tau, -1), rtol=1e-8)
+def test_slides():
+    shown = [title for path in (TALK / "README.md", *PARTS) for title in headings(path)]
+    _, _, after = words(TALK / "README.md").partition("## What does not exist yet")
+    table, _, _ = after.partition("\n## ")
+    missing = re.findall(r"^\| (.+?) \|", table, re.M)[1:]  # below the head
+    assert missing
+    assert set(missing) <= set(SLIDES)
+    for slide in SLIDES:
+        assert (shown + missing).count(slide) == 1, slide
+
+
+def test_order():
+    """The parts go through the slides as the talk does."""
+    places = [SLIDES.index(title) for path in PARTS for title in headings(path) if title in SLIDES]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", [TALK / "README.md", *PARTS], ids=lambda path: path.stem)
+def test_links(path):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", words(path)):
+        name, _, place = target.partition("#")
+        assert (TALK / name).exists(), target
+        slugs = [re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in headings(TALK / name)] if place else [""]
+        assert place in slugs, target

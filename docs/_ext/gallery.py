@@ -40,8 +40,9 @@ def generate(app):
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir()
     state = _digest(*sorted((ROOT / "cvxlayers").rglob("*.py")), *EXAMPLES.glob("*.mplstyle"))
+    arguments = [_main_arguments(script) for script in scripts]  # here: ast.parse of Python 3.11 is not for threads
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        runs = list(threads.map(lambda script: _run(script, state), scripts))
+        runs = list(threads.map(lambda script, names: _run(script, names, state), scripts, arguments))
     cards = [_page(script, run, pages) for script, run in zip(scripts, runs, strict=True)]
     cards = [card for _, card in sorted(cards, key=lambda c: c[0])]  # those without a picture last
     (pages / "index.rst").write_text(INDEX.format(cards="\n".join(cards), names="\n".join(f"   {s.stem}" for s in scripts)))
@@ -51,14 +52,14 @@ def _digest(*files):
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _run(script, state):
+def _run(script, arguments, state):
     """{"output", "seconds"} of a run; the figure lies beside it, if the script draws one."""
     name = script.stem
     record, figure = BUILD / f"{name}.json", BUILD / f"{name}.png"
     key = hashlib.sha256(f"{state}{_digest(script)}".encode()).hexdigest()
     if record.exists() and (found := json.loads(record.read_text()))["key"] == key:
         return found
-    if "figure" in _main_arguments(script):
+    if "figure" in arguments:
         code = RUN.format(folder=str(EXAMPLES), name=name, figure=str(figure))
         command = [sys.executable, "-c", code]
     else:
