@@ -1,0 +1,43 @@
+"""Whether the solution of a layer is the only one.
+
+A small linear term more in the objective, along a random direction or against it, picks a solution on one side or on the
+other. If there is one solution, the two come together with the size of the term; if there are many, they stay apart; if
+they are an unbounded set, or the optimum is approached and not attained, one of the problems is unbounded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .errors import SolverError
+from .ladder import solve
+from .program import Status
+
+
+def not_unique(layer, theta, count, degenerate) -> list[bool]:
+    """For each of the first outputs of a `ConeLayer`, variables, whether it differs between solutions.
+
+    theta: one item. degenerate: whether its solution is; another one has no others beside it, and only its being one is
+    tested. Raises SolverError if the solutions are an unbounded set, or if there is none.
+    """
+    sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-8, -1e-8])  # in the units of the solution
+    found, rng = layer.evaluate(theta), np.random.default_rng(0)
+    along = [rng.standard_normal((1, n)) if k < count else np.zeros((1, n)) for k, n in enumerate(layer.out_sizes)]
+    tilt, _ = layer.recovery.vjp(found.solved.point.x * found.unit[:, :1], along)  # not along what only CVXPY knows
+    tilt *= np.abs(found.data.q).max(initial=1) / max(np.abs(tilt).max(initial=0), 1e-300)
+    data = found.data._replace(q=found.data.q + sizes[:, None] * tilt)
+    tilted = solve(layer.structure, data, layer.solvers, skip=np.zeros(sizes.size, bool))
+    unbounded = tilted.status.reshape(-1, 2) == Status.UNBOUNDED
+    if (unbounded[-1] | unbounded[0] & ~tilted.good[-2:]).any():  # by the larger term alone it may become so
+        raise SolverError(
+            "the solutions at these values of the parameters are an unbounded set, or off at infinity, where the objective "
+            "tends to its optimum; bound the variables, or add a small multiple of their cp.sum_squares to the objective",
+            (0,),
+            (Status.UNBOUNDED,),
+        )
+    if not degenerate or not tilted.good.all():
+        return [False] * count
+    ends = layer.recovery.apply(tilted.point.x * found.unit[:, :1], tilted.point.y * found.unit[:, 1:])[:count]
+    apart = [np.abs(e[::2] - e[1::2]).max(-1, initial=0) for e in ends]
+    least = [1e-6 * (1 + np.abs(e).max(initial=0)) for e in ends]
+    return [narrow > max(wide / 2, size) for (wide, narrow), size in zip(apart, least, strict=True)]
