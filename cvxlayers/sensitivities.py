@@ -109,8 +109,8 @@ class Sensitivity:
             raise ProblemError(f"{_described(of)} is not of the problem; it has: {_names(self._constraints)}")
         if not self._has_slack(of):
             why = "belongs to a geometric program" if self._gp else f"is of the kind {type(of).__name__}"
-            instead = "give it a parameter, and ask for the sensitivity in that"
-            raise ProblemError(f"{_described(of)} {why}, not one of ==, <=, >= and >>, which have a slack; {instead}")
+            expected = "expected one of the forms ==, <=, >= and >> in a convex program, which have a slack"
+            raise ProblemError(f"{_described(of)} {why}; {expected}. Ask for the sensitivity in a parameter of it")
         return -self._sign * self.solution[of.dual_variables[0]]
 
     def _has_slack(self, constraint):
