@@ -20,6 +20,7 @@ from .errors import ProblemError, ShapeError, SolverError
 from .info import assemble
 from .informed import InformedLayer
 from .layer import ConeLayer
+from .program import Status
 from .uniqueness import not_unique
 
 
@@ -58,15 +59,15 @@ class Sensitivity:
         try:
             results, saved = informed.forward(*self._theta)
         except SolverError as error:
-            reason = f"the problem is {error.statuses[0]} at the values of its parameters, and has no sensitivities"
+            known = error.statuses[0] in (Status.INFEASIBLE, Status.UNBOUNDED)
+            reason = f"the problem is {error.statuses[0] if known else 'not solved'} at the values of its parameters"
             raise SolverError(f"{reason}: {error}", error.items, error.statuses) from error
         self.info = assemble([r.reshape(r.shape[-1]) for r in results[count:]], np.asarray)
         self.value, self.degenerate = float(self.info.objective), bool(self.info.degenerate)
         self.solution = self._outputs.named(results[:count])
-        curved = self._layer.structure.cones.kinds - {"zero", "nonneg"}  # where there may be an infimum and no minimum
-        test = self.degenerate or curved
-        many = not_unique(self._layer, self._theta, len(variables), self.degenerate) if test else ()
-        self.not_unique = tuple(v for v, several in zip(variables, many, strict=False) if several)
+        test = self.degenerate or self._layer.structure.cones.kinds - {"zero", "nonneg"}  # these attain their infimum
+        many = not_unique(self._layer, self._theta, results[-3:], self.degenerate) if test else ()
+        self.not_unique = tuple(v for v, several in zip(outputs, many, strict=False) if several)
         one = [np.full((1, n), float(k == count)) for k, n in enumerate(informed.out_sizes)]
         self._slopes, self._saved = self._inputs.named(informed.vjp(saved, *one)), saved[:-1]
 

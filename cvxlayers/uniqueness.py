@@ -14,15 +14,16 @@ from .ladder import solve
 from .program import Status
 
 
-def not_unique(layer, theta, count, degenerate) -> list[bool]:
-    """For each of the first outputs of a `ConeLayer`, variables, whether it differs between solutions.
+def not_unique(layer, theta, solution, degenerate) -> list[bool]:
+    """For each output of a `ConeLayer` whether it is a variable that differs between solutions.
 
-    theta: one item. degenerate: whether its solution is; another one has no others beside it, and only its being one is
-    tested. Raises SolverError if the solutions are an unbounded set, or if there is none.
+    theta: one item. solution: its x, y, s. degenerate: whether that is degenerate; if not, no other is near, and all that
+    remains to be seen is whether the optimum is attained. Raises SolverError if it is not, or the solutions are unbounded.
     """
     sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-8, -1e-8])  # in the units of the solution
-    found, rng = layer.evaluate(theta), np.random.default_rng(0)
-    along = [rng.standard_normal((1, n)) if k < count else np.zeros((1, n)) for k, n in enumerate(layer.out_sizes)]
+    found, rng = layer.evaluate(theta, solution), np.random.default_rng(0)
+    primal = [not output.dual for output in layer.recovery.outputs]
+    along = [rng.standard_normal((1, n)) * p for n, p in zip(layer.out_sizes, primal, strict=True)]
     tilt, _ = layer.recovery.vjp(found.solved.point.x * found.unit[:, :1], along)  # not along what only CVXPY knows
     tilt *= np.abs(found.data.q).max(initial=1) / max(np.abs(tilt).max(initial=0), 1e-300)
     data = found.data._replace(q=found.data.q + sizes[:, None] * tilt)
@@ -36,8 +37,8 @@ def not_unique(layer, theta, count, degenerate) -> list[bool]:
             (Status.UNBOUNDED,),
         )
     if not degenerate or not tilted.good.all():
-        return [False] * count
-    ends = layer.recovery.apply(tilted.point.x * found.unit[:, :1], tilted.point.y * found.unit[:, 1:])[:count]
+        return [False] * len(primal)
+    ends = layer.recovery.apply(tilted.point.x * found.unit[:, :1], tilted.point.y * found.unit[:, 1:])
     apart = [np.abs(e[::2] - e[1::2]).max(-1, initial=0) for e in ends]
     least = [1e-6 * (1 + np.abs(e).max(initial=0)) for e in ends]
-    return [narrow > max(wide / 2, size) for (wide, narrow), size in zip(apart, least, strict=True)]
+    return [p and narrow > max(wide / 2, size) for p, (wide, narrow), size in zip(primal, apart, least, strict=True)]

@@ -4,12 +4,14 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import HealthCheck, given, settings
 from scipy.special import expit
 
 from cvxlayers import ProblemError, Sensitivity, ShapeError, SolverError, Status, sensitivity
 
 from .problems import CASES, Case
 from .support import assign, central, relative
+from .test_fuzz import DRAFTS
 
 RNG = np.random.default_rng(0)
 
@@ -392,6 +394,7 @@ PROBLEMS = {
     "unbounded": (_minimum(lambda x, b: b @ x), SolverError, "the problem is unbounded at the values of its parameters"),
     "an unbounded set": (_minimum(lambda x, b: cp.sum(cp.pos(x - b))), SolverError, "are an unbounded set"),
     "an infimum": (_minimum(lambda x, b: cp.sum(cp.exp(x + b))), SolverError, "off at infinity"),
+    "a slow infimum": (_minimum(lambda x, b: cp.sum(cp.inv_pos(x + b))), SolverError, "off at infinity|is not solved at"),
 }
 
 
@@ -424,3 +427,11 @@ def test_what_is_not_unique(name):
     y, c = cp.Variable(2, name="y"), cp.Parameter(2, name="c", value=[1.0, 1.0])
     s = sensitivity(make(y, c))
     assert s.degenerate == degenerate and tuple(v.name() for v in s.not_unique) == loose
+
+
+@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(DRAFTS)
+def test_nothing_is_said_of_one_solution(d):
+    """Degenerate or not, random problems with one solution pass as that."""
+    s = solved(Case(cp.Problem(cp.Minimize(sum(d.terms)), d.constraints), d.parameters, [d.x], d.values))
+    assert s.not_unique == ()
