@@ -47,14 +47,14 @@ class Sensitivity:
             raise ProblemError(f"sensitivity got {_described(problem)}; expected a cvxpy.Problem")
         parameters, variables, self._constraints = problem.parameters(), problem.variables(), problem.constraints
         outputs = variables + [d for c in self._constraints if has_duals(c) for d in c.dual_variables]
-        values = [_value(p) for p in parameters]
+        values = {p: _value(p) for p in parameters}
         self._layer = ConeLayer(problem, parameters, outputs, gp=gp, solver=solver, solver_args=solver_args)
         self._sign, self._gp = self._layer.objective
         self._optimum = "minimum" if self._sign > 0 else "maximum"
         self._inputs = _Leaves(parameters, self._layer.parameters, f"a parameter of the problem ({_names(parameters)})")
         what = f"a variable of the problem ({_names(variables)}) or a dual variable of its constraints"
         self._variables, self._outputs = variables, _Leaves(outputs, self._layer.outputs, what)
-        self._theta = self._inputs.flat(dict(zip(parameters, values, strict=True)), "value")
+        self._theta = self._inputs.flat(values, "value")
         informed, count = InformedLayer(self._layer), len(outputs)
         try:
             results, saved = informed.forward(*self._theta)
@@ -65,11 +65,11 @@ class Sensitivity:
         self.info = assemble([r.reshape(r.shape[-1]) for r in results[count:]], np.asarray)
         self.value, self.degenerate = float(self.info.objective), bool(self.info.degenerate)
         self.solution = self._outputs.named(results[:count])
-        test = self.degenerate or self._layer.structure.cones.kinds - {"zero", "nonneg"}  # these attain their infimum
+        test = self.degenerate or self._layer.structure.cones.kinds - {"zero", "nonneg"}  # a QP attains its optimum
         many = not_unique(self._layer, self._theta, results[-3:], self.degenerate) if test else ()
         self.not_unique = tuple(v for v, several in zip(outputs, many, strict=False) if several)
         one = [np.full((1, n), float(k == count)) for k, n in enumerate(informed.out_sizes)]
-        self._slopes, self._saved = self._inputs.named(informed.vjp(saved, *one)), saved[:-1]
+        self._slopes, self._saved = informed.vjp(saved, *one), saved[:-1]
 
     def jacobian(self, variable, parameter):
         """d variable / d parameter, an array (*variable.shape, *parameter.shape); variable may be a dual variable.
@@ -105,7 +105,7 @@ class Sensitivity:
         variable if the problem minimizes, plus the dual variable if it maximizes.
         """
         if not isinstance(of, cp.Constraint):
-            return self._slopes[of].copy()
+            return self._inputs.named(self._slopes)[of].copy()
         if not any(of is c for c in self._constraints):
             raise ProblemError(f"{_described(of)} is not of the problem; it has: {_names(self._constraints)}")
         if not self._has_slack(of):
@@ -139,11 +139,10 @@ class Sensitivity:
         """A row for each parameter; what moves the optimal value most is first."""
         more = [0.01 * np.eye(len(self._theta))[:, [i]] * t for i, t in enumerate(self._theta)]
         moves = self._layer.jvp(self._saved, *more)[: len(self._variables)]
-        slopes = self._inputs.flat(self._slopes, "slope")
-        by = np.array([0.01 * (g * t).sum() for g, t in zip(slopes, self._theta, strict=True)])
+        by = np.array([0.01 * (g * t).sum() for g, t in zip(self._slopes, self._theta, strict=True)])
         moved = np.linalg.norm(np.concatenate(moves, -1), axis=-1)
         by, moved = (np.where(np.abs(a) > 1e-12 * np.abs(a).max(), a, 0.0) for a in (by, moved))  # the rest is rounding
-        names = [(p.name(), _largest(slope)) for p, slope in self._slopes.items()]
+        names = [(p.name(), _largest(slope)) for p, slope in self._inputs.named(self._slopes).items()]
         return [(*names[i], f"{by[i]:.3g}", f"{moved[i]:.3g}") for i in np.lexsort((-moved, -np.abs(by)))]
 
 
@@ -159,8 +158,8 @@ class _Leaves:
         for k, other in enumerate(self.leaves):
             if leaf is other:
                 return k
-        constraint = isinstance(leaf, cp.Constraint) and "dual" in self.expected
-        hint = "; that of a constraint is constraint.dual_variables[0]" * constraint
+        dual = isinstance(leaf, cp.Constraint) and "dual" in self.expected
+        hint = "; that of a constraint is constraint.dual_variables[0]" if dual else ""
         raise ProblemError(f"got {_described(leaf)}; expected {self.expected}{hint}")
 
     def named(self, arrays):
@@ -222,9 +221,8 @@ def _described(thing):
     """What to call an object in an error."""
     kinds = {cp.Parameter: "parameter", cp.Variable: "variable", cp.Constraint: "constraint", cp.Expression: "expression"}
     kind = next((word for cls, word in kinds.items() if isinstance(thing, cls)), None)
-    if kind:
-        return f"the {kind} {_called(thing)!r}"
-    return f"the text {thing!r}" if isinstance(thing, str) else f"an object of the type {type(thing).__name__}"
+    other = f"the text {thing!r}" if isinstance(thing, str) else f"an object of the type {type(thing).__name__}"
+    return f"the {kind} {_called(thing)!r}" if kind else other
 
 
 def _called(thing):
