@@ -20,10 +20,9 @@ def not_unique(layer, theta, solution, degenerate) -> list[bool]:
     theta: one item. solution: its x, y, s. degenerate: whether that is degenerate; if not, no other is near, and all that
     remains to be seen is whether the optimum is attained. Raises SolverError if it is not, or the solutions are unbounded.
     """
-    sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-8, -1e-8])  # in the units of the solution
+    sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-4, -1e-4, 1e-8, -1e-8])  # in units of the objective
     found, rng = layer.evaluate(theta, solution), np.random.default_rng(0)
-    primal = [not output.dual for output in layer.recovery.outputs]
-    along = [rng.standard_normal((1, n)) * p for n, p in zip(layer.out_sizes, primal, strict=True)]
+    along = [rng.standard_normal((1, n)) for n in layer.out_sizes]
     tilt, _ = layer.recovery.vjp(found.solved.point.x * found.unit[:, :1], along)  # not along what only CVXPY knows
     tilt *= np.abs(found.data.q).max(initial=1) / max(np.abs(tilt).max(initial=0), 1e-300)
     data = found.data._replace(q=found.data.q + sizes[:, None] * tilt)
@@ -36,6 +35,7 @@ def not_unique(layer, theta, solution, degenerate) -> list[bool]:
             (0,),
             (Status.UNBOUNDED,),
         )
+    primal = [not output.dual for output in layer.recovery.outputs]
     if not degenerate or not tilted.good.all():
         return [False] * len(primal)
     ends = layer.recovery.apply(tilted.point.x * found.unit[:, :1], tilted.point.y * found.unit[:, 1:])
