@@ -20,7 +20,7 @@ def not_unique(layer, theta, solution, degenerate) -> list[bool]:
     theta: one item. solution: its x, y, s. degenerate: whether that is degenerate; if not, no other is near, and all that
     remains to be seen is whether the optimum is attained. Raises SolverError if it is not, or the solutions are unbounded.
     """
-    sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-4, -1e-4, 1e-8, -1e-8])  # in units of the objective
+    sizes = np.array([1e-4, -1e-4, 1e-6, -1e-6] if degenerate else [1e-4, -1e-4, 1e-7, -1e-7])  # in units of the objective
     found, rng = layer.evaluate(theta, solution), np.random.default_rng(0)
     along = [rng.standard_normal((1, n)) for n in layer.out_sizes]
     tilt, _ = layer.recovery.vjp(found.solved.point.x * found.unit[:, :1], along)  # not along what only CVXPY knows
