@@ -3,7 +3,7 @@
 # make swap    train one classifier in PyTorch, JAX and TensorFlow; writes examples/figures/swap_frameworks.png
 # make distributed    the same batch on several workers, by torch.distributed and Ray, to the same numbers
 # make gradients    gradients where the exact one says nothing; writes examples/figures/degenerate_gradients.png
-# make examples    the gallery: eight small examples, in two minutes or so; each writes its figure to examples/figures
+# make examples    the gallery: nine small examples, in two minutes or so; each writes its figure to examples/figures
 # make talk    Brandon Amos' talk on such layers as scripts that check what it says; a minute
 # make fuzz    thousands of random problems; make soak: 20 000 calls, whose memory must stay flat. Minutes each
 # make bench-layers    the layers against their peers, which `make peers` installs into .venv-peers; ARGS=--docs writes docs/benchmarks.md
@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETUP := setup.py pyproject.toml constraints.txt $(wildcard cvxlayers/native/src/*)
 JOBS ?= 2
-GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm
+GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport topk few_shot_svm sensitivity
 
 .PHONY: demo swap gradients distributed examples talk test fuzz soak sanitize lint types bench bench-layers bench-native bench-ready bench-quick bench-scaling peers docs docs-test clean
 .DELETE_ON_ERROR:

@@ -12,6 +12,7 @@ from .errors import MissingDependencyError, ProblemError, ShapeError, SolverErro
 from .info import Info
 from .layer import ConeLayer
 from .program import Status
+from .sensitivities import Sensitivity, sensitivity
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "MissingDependencyError",
     "ProblemError",
     "Saved",
+    "Sensitivity",
     "ShapeError",
     "SolverError",
     "Status",
     "__version__",
+    "sensitivity",
     "sets",
     "show_config",
 ]

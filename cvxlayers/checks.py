@@ -210,9 +210,12 @@ def is_affine(e):
         return e.is_affine()
 
 
+_WORDS = {"PnormApprox(": "norm(", "QuadForm(": "quad_form(", "Sum(": "sum(", ", None, False)": ")", " + -": " - "}
+
+
 def short(node, width=80):
     """An expression as text, with the names that its writer knows."""
     text = " ".join(str(node).split())
-    for cvxpys, users in (("PnormApprox(", "norm("), ("QuadForm(", "quad_form("), (" + -", " - ")):
+    for cvxpys, users in _WORDS.items():
         text = text.replace(cvxpys, users)
     return text if len(text) <= width else text[: width - 3] + "..."

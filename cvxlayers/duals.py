@@ -25,6 +25,15 @@ from .errors import ProblemError
 _ROWS = (cp.constraints.Equality, cp.constraints.Inequality, cp.Zero, cp.NonNeg, cp.NonPos)
 
 
+_CONES = (cp.SOC, cp.PSD, cp.ExpCone, cp.PowCone3D, PowConeND)
+_COMPLEX = (cp.constraints.Equality, cp.Zero, cp.PSD)
+
+
+def has_duals(constraint) -> bool:
+    """Whether the dual variables of a constraint can be outputs."""
+    return isinstance(constraint, _COMPLEX if constraint.is_complex() else (*_ROWS, *_CONES))
+
+
 class Compiled(NamedTuple):
     """What CVXPY made of a problem: its cone program, the reductions that led there, and the inverse data of each."""
 

@@ -18,7 +18,7 @@ SOLVER_PACKAGES = {
     "ecos": {"solvers/ecos.py"},
     "diffcp": {"solvers/diffcp.py", "derivatives/diffcp.py"},
 }
-CVXPY = {"canonicalize.py", "checks.py", "duals.py", "expressions.py", "lifting.py"}
+CVXPY = {"canonicalize.py", "checks.py", "duals.py", "expressions.py", "lifting.py", "sensitivities.py"}
 LAYERS = [
     "errors",
     "sets",
@@ -54,6 +54,8 @@ LAYERS = [
     "canonicalize",
     "layer",
     "informed",
+    "uniqueness",
+    "sensitivities",
     "handles",
     "interface",
     "layers",

@@ -85,3 +85,10 @@ def test_few_shot_svm(example):
         assert before < 0.4
         assert after > 0.65
     assert results["5-shot"][1] > 0.8
+
+
+def test_sensitivity(example, capsys):
+    error, correlation = example(n=20)
+    assert error < 1e-12
+    assert correlation > 0.95
+    assert "1 % more moves it by" in capsys.readouterr().out

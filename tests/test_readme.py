@@ -28,7 +28,8 @@ NUMBER = re.compile(r"[-+]?\b\d+\.?\d*(?:e[-+]?\d+)?")
 @pytest.fixture(autouse=True)
 def _default_dtype():
     dtype = torch.get_default_dtype()
-    yield
+    with np.printoptions():
+        yield
     torch.set_default_dtype(dtype)
     torch.set_printoptions(profile="default")
 
