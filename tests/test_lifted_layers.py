@@ -135,7 +135,7 @@ def test_what_is_lifted_can_be_read():
     assert [repr(r) for r in layer.lifted] == [
         f"y - z {where} -> variable",
         f"quad_form(y - z, A) {where} -> sum_squares(R @ (y - z)), R'R = A",
-        "norm(p, 2) / 6.0 in the constraint Sum(y, None, False) <= norm(p, 2) / 6.0 -> parameter",
+        "norm(p, 2) / 6.0 in the constraint sum(y) <= norm(p, 2) / 6.0 -> parameter",
     ]
 
 
