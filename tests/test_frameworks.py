@@ -18,13 +18,6 @@ from .support import cvxpy_solution, flat, largest
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 def make(fw, name):
     """(layer, values as NumPy arrays) of a case."""
     case = CASES[name]()

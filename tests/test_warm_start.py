@@ -17,13 +17,6 @@ NEAR = B[GOOD] + 1e-3
 WARM = ["warm start", "warm start"]
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 @pytest.mark.parametrize("solver", [None, "scs", "clarabel"])
 def test_a_start_nearby_is_refined_to_the_same_solution(fw, solver):
     layer = fw.module.CvxpyLayer(*problem(), solver=solver)
