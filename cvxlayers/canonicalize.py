@@ -1,4 +1,4 @@
-"""CVXPY problem -> structure, parameter map and recovery map. The only file that touches CVXPY's internals.
+"""CVXPY problem -> structure, parameter map and recovery map: what compiles, by CVXPY's own reductions.
 
 The route: a Solver object of our own (`_Capture`) receives the unformatted parametrized cone program at the end of
 CVXPY's reduction chain. Its tensors give (P, q, A, b, d) as a linear function of [theta; 1]. Rows are ordered here, by an
@@ -28,7 +28,7 @@ from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
 from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.settings import PARAM_PROB
 
-from .checks import check_parametrization, check_problem, trusts_a_matrix
+from .checks import check_parametrization, check_problem, described, trusts_a_matrix
 from .duals import Compiled, dual_matrix
 from .errors import ProblemError
 from .lifting import Lifted, lift
@@ -158,7 +158,7 @@ def _parameter_info(position, p, log):
 def _check_arguments(problem, parameters, outputs):
     for i, p in enumerate(parameters):
         if not isinstance(p, cp.Parameter):
-            raise ProblemError(f"parameters[{i}] is {type(p).__name__}; expected a cvxpy.Parameter")
+            raise ProblemError(f"parameters[{i}] is {described(p)}; expected a cvxpy.Parameter")
         if any(p is other for other in parameters[:i]):
             raise ProblemError(f"parameters[{i}], {p.name()!r}, is listed twice")
     listed = {p.id for p in parameters}
@@ -178,8 +178,10 @@ def _check_arguments(problem, parameters, outputs):
         raise ProblemError("variables=[] is empty; list at least one variable, or dual variable of a constraint")
     for i, v in enumerate(outputs):
         if not isinstance(v, cp.Variable):
+            near = isinstance(v, cp.Constraint) or (isinstance(v, list) and v and isinstance(v[0], cp.Variable))
+            hint = "; write constraint.dual_variables[0]" if near else ""
             raise ProblemError(
-                f"variables[{i}] is {type(v).__name__}; expected a cvxpy.Variable or a constraint's dual variable"
+                f"variables[{i}] is {described(v)}; expected a cvxpy.Variable or a constraint's dual variable{hint}"
             )
         if v.id not in primal | dual:
             raise ProblemError(f"variables[{i}], {v.name()!r}, does not occur in the problem")

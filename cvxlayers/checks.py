@@ -26,11 +26,21 @@ from cvxpy.utilities import scopes
 from .errors import ProblemError
 from .parameters import definite_violation
 
+_SQUARES, _DEFAULTS = ", 1.0, None, False)", ", None, False)"  # how the texts of CVXPY's quad_over_lin and Sum end
+_SPELLED = (
+    (_DEFAULTS, ")"),
+    ("PnormApprox(", "norm("),
+    ("PowerApprox(", "power("),
+    ("QuadForm(", "quad_form("),
+    ("Sum(", "sum("),
+    (" + -", " - "),
+)
+
 
 def check_problem(problem: cp.Problem, *, gp: bool) -> None:
     """Raise ProblemError if `problem` has no layer, whatever is lifted."""
     if not isinstance(problem, cp.Problem):
-        raise ProblemError(f"the first argument is {type(problem).__name__}; expected a cvxpy.Problem")
+        raise ProblemError(f"the first argument is {described(problem)}; expected a cvxpy.Problem")
     if not problem.variables():
         raise ProblemError("the problem has no variables, so there is nothing to optimize")
     _check_forms(problem)
@@ -103,8 +113,20 @@ def _check_curvature(problem, gp):
     rule = "DGP (log-log convex)" if gp else "DCP (convex)"
     hint = "; it is log-log convex: pass gp=True" if not gp and problem.is_dgp() else ""
     for where, node in _offenders(problem, lambda e: e.is_dgp() if gp else e.is_dcp()):
-        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {short(node)} breaks the rules{hint}")
+        what = _broken(node) if not gp else "breaks the rules"
+        raise ProblemError(f"the problem is not {rule}: in {where}, the expression {short(node)} {what}{hint}")
     raise ProblemError(f"the problem is not {rule}{hint}")
+
+
+def _broken(node):
+    """What is wrong with an expression that breaks the rules of convexity, as far as it is plain to see."""
+    if isinstance(node, Objective):
+        wanted = "convex" if isinstance(node, cp.Minimize) else "concave"
+        return f"is of a {node.expr.curvature.lower()} function; expected a {wanted} one"
+    for part in node.args:
+        if isinstance(node, AffAtom) and part.parameters() and not part.variables() and part.sign == "UNKNOWN":
+            return f"breaks the rules, as {short(part)} has no known sign; declare one, as in cp.Parameter(nonneg=True)"
+    return "breaks the rules"
 
 
 def _check_hidden_parameters(problem):
@@ -210,12 +232,25 @@ def is_affine(e):
         return e.is_affine()
 
 
-_WORDS = {"PnormApprox(": "norm(", "QuadForm(": "quad_form(", "Sum(": "sum(", ", None, False)": ")", " + -": " - "}
+def described(thing):
+    """What to call an object in an error."""
+    kinds = {cp.Parameter: "parameter", cp.Variable: "variable", cp.Constraint: "constraint", cp.Expression: "expression"}
+    kind = next((word for cls, word in kinds.items() if isinstance(thing, cls)), None)
+    other = f"the text {thing!r}" if isinstance(thing, str) else f"an object of the type {type(thing).__name__}"
+    return f"the {kind} {called(thing)!r}" if kind else other
+
+
+def called(thing):
+    """The name that the user knows."""
+    named = isinstance(thing, (cp.Parameter, cp.Variable))
+    return thing.name() if named else getattr(thing, "label", None) or short(thing)
 
 
 def short(node, width=80):
     """An expression as text, with the names that its writer knows."""
     text = " ".join(str(node).split())
-    for cvxpys, users in _WORDS.items():
+    if text.count(_SQUARES) == text.count("quad_over_lin("):
+        text = text.replace(_SQUARES, ")").replace("quad_over_lin(", "sum_squares(")
+    for cvxpys, users in _SPELLED:
         text = text.replace(cvxpys, users)
     return text if len(text) <= width else text[: width - 3] + "..."

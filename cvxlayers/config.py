@@ -31,12 +31,7 @@ def show_config() -> None:
 def _engine():
     builds, chosen = native.builds(), native.chosen_build()
     if not builds:
-        why = (
-            "switched off by CVXLAYERS_ENGINE"
-            if native.switched_off()
-            else "not built; a C++ compiler at installation builds it"
-        )
-        return f"none ({why}); QPs go to the next solver"
+        return f"none ({native.reason()}); QPs go to the next solver"
     return f"{chosen} (CVXLAYERS_ENGINE)" if chosen else f"{', '.join(builds)}; the best one for each batch"
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import uuid
 
+from .diffmap import DiffMap
 from .errors import ProblemError
 from .informed import InformedLayer
 
 _MAX_VARIANTS = 16
+
+
+def check_map(diffmap):
+    """Raise ProblemError for what is no DiffMap."""
+    if not isinstance(diffmap, DiffMap):
+        found = f"the class {diffmap.__name__}" if isinstance(diffmap, type) else f"a {type(diffmap).__name__}"
+        raise ProblemError(f"lift got {found}; expected an instance of a subclass of cvxlayers.DiffMap")
 
 
 class Handle:
@@ -17,6 +25,7 @@ class Handle:
     """
 
     def __init__(self, diffmap):
+        check_map(diffmap)
         self.map, self.key = diffmap, diffmap.fingerprint() or uuid.uuid4().hex
         self.variants: dict[str, Handle] = {}
 

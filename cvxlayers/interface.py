@@ -65,15 +65,21 @@ class Interface:
         layer = ConeLayer(problem, parameters, variables, verbose=verbose, derivative_options=given, **options)
         self._handle = self._handle_type(layer)
 
-    @staticmethod
-    def _start(warm_start):
+    def _start(self, warm_start):
         """The arrays (x, y, s) of a warm start."""
         if warm_start is None or isinstance(warm_start, bool):  # cvxpylayers 1.x: a start that the layer would have kept
             return ()
         if not isinstance(warm_start, Info):
             found = type(warm_start).__name__
             raise ProblemError(f"warm_start is a {found}; expected the info that a call with return_info=True returns")
-        return warm_start.x, warm_start.y, warm_start.s
+        start, S = (warm_start.x, warm_start.y, warm_start.s), self._handle.map.structure
+        n, m = (a.shape[-1] for a in start[:2])
+        if (n, m) != (S.n, S.m):
+            raise ProblemError(
+                f"warm_start is of another problem, with {n} variables and {m} rows; expected the info of this layer, which "
+                f"has {S.n} and {S.m}"
+            )
+        return start
 
     def _returned(self, results, return_info, cast):
         """outputs, or (outputs, info), from the results of an `InformedLayer` or of the layer itself."""
@@ -108,6 +114,9 @@ class Interface:
         }
         lines = [f"  {name:<11} {value}" for name, value in rows.items()]
         return "\n".join(["CvxpyLayer", *lines, *(f"  lifted      {record}" for record in m.lifted)])
+
+
+Interface.__init__.__qualname__ = "CvxpyLayer.__init__"  # what a user has called, in Python's own errors
 
 
 def _one_of(name, **spellings):

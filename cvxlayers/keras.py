@@ -27,7 +27,8 @@ class CvxpyLayer(keras.layers.Layer):
     it with `@keras.saving.register_keras_serializable()`. solver, gp, solver_args, derivative, mu, tau, on_error: as elsewhere.
 
     The input is one tensor (batch, *shape), or a list with one for each parameter; leading dimensions broadcast. The output
-    is one tensor for one variable, else a tuple. Exact derivatives flow through `model.fit`. TensorFlow cannot
+    is one tensor for one variable, else a tuple, in the compute dtype. Raises as the layers of the backend do, and ProblemError
+    for a builder of anything else and for complex problems. Exact derivatives flow through `model.fit`. TensorFlow cannot
     compile the layer with XLA (jit_compile=True), and Keras is told not to try.
     """
 

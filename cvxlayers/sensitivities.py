@@ -14,7 +14,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 
-from .checks import short
+from .checks import called, described
 from .duals import has_duals
 from .errors import ProblemError, ShapeError, SolverError
 from .info import assemble
@@ -44,7 +44,7 @@ class Sensitivity:
 
     def __init__(self, problem, *, gp=False, solver=None, solver_args=None):
         if not isinstance(problem, cp.Problem):
-            raise ProblemError(f"sensitivity got {_described(problem)}; expected a cvxpy.Problem")
+            raise ProblemError(f"sensitivity got {described(problem)}; expected a cvxpy.Problem")
         parameters, variables, self._constraints = problem.parameters(), problem.variables(), problem.constraints
         outputs = variables + [d for c in self._constraints if has_duals(c) for d in c.dual_variables]
         values = {p: _value(p) for p in parameters}
@@ -79,7 +79,7 @@ class Sensitivity:
         """
         k, i = self._outputs.position(variable), self._inputs.position(parameter)
         if self._outputs.complex[k] or self._inputs.complex[i]:
-            pair = f"{_described(variable)} in {_described(parameter)}"
+            pair = f"{described(variable)} in {described(parameter)}"
             raise ProblemError(f"the Jacobian of {pair} is not one array, since complex numbers take part; use jvp or vjp")
         if parameter.size <= variable.size:
             matrix = self._layer.jvp(self._saved, *self._inputs.units(i))[k].T
@@ -107,11 +107,11 @@ class Sensitivity:
         if not isinstance(of, cp.Constraint):
             return self._inputs.named(self._slopes)[of].copy()
         if not any(of is c for c in self._constraints):
-            raise ProblemError(f"{_described(of)} is not of the problem; it has: {_names(self._constraints)}")
+            raise ProblemError(f"{described(of)} is not of the problem; it has: {_names(self._constraints)}")
         if not self._has_slack(of):
             why = "belongs to a geometric program" if self._gp else f"is of the kind {type(of).__name__}"
             expected = "expected one of the forms ==, <=, >= and >> in a convex program, which have a slack"
-            raise ProblemError(f"{_described(of)} {why}; {expected}. Ask for the sensitivity in a parameter of it")
+            raise ProblemError(f"{described(of)} {why}; {expected}. Ask for the sensitivity in a parameter of it")
         return -self._sign * self.solution[of.dual_variables[0]]
 
     def _has_slack(self, constraint):
@@ -130,7 +130,7 @@ class Sensitivity:
         if self._theta:
             head = ("parameter", f"slope of the {self._optimum}", "1 % more moves it by", "and the variables by")
             lines += ["", *_table([head, *self._effects()])]
-        slack = [(_called(c), _largest(self.value_sensitivity(c))) for c in self._constraints if self._has_slack(c)]
+        slack = [(called(c), _largest(self.value_sensitivity(c))) for c in self._constraints if self._has_slack(c)]
         if slack:
             lines += ["", *_table([("constraint", f"slope of the {self._optimum} in its slack"), *slack])]
         return "\n".join(lines)
@@ -160,7 +160,7 @@ class _Leaves:
                 return k
         dual = isinstance(leaf, cp.Constraint) and "dual" in self.expected
         hint = "; that of a constraint is constraint.dual_variables[0]" if dual else ""
-        raise ProblemError(f"got {_described(leaf)}; expected {self.expected}{hint}")
+        raise ProblemError(f"got {described(leaf)}; expected {self.expected}{hint}")
 
     def named(self, arrays):
         """{leaf: array of its shape}, from flat arrays."""
@@ -171,11 +171,11 @@ class _Leaves:
     def flat(self, given, what):
         """Flat arrays of one item, from {leaf: array}; zeros for leaves that are not named."""
         if not isinstance(given, dict):
-            raise ProblemError(f"got {_described(given)}; expected a dictionary with a {what} for {self.expected}")
+            raise ProblemError(f"got {described(given)}; expected a dictionary with a {what} for {self.expected}")
         arrays = [np.zeros(leaf.shape) for leaf in self.leaves]
         for leaf, value in given.items():
             k = self.position(leaf)
-            arrays[k] = _checked(value, leaf, self.complex[k], f"the {what} for {_described(leaf)}")
+            arrays[k] = _checked(value, leaf, self.complex[k], f"the {what} for {described(leaf)}")
         dtypes = [np.complex128 if c else np.float64 for c in self.complex]
         return [np.ravel(a).astype(t).view(np.float64)[None] for a, t in zip(arrays, dtypes, strict=True)]
 
@@ -200,7 +200,7 @@ def _value(parameter):
     """The value of a parameter, as a dense array."""
     value = parameter.value_sparse if parameter.attributes["sparsity"] else parameter.value
     if value is None:
-        raise ProblemError(f"{_described(parameter)} has no value; set its .value, of shape {parameter.shape}, before the call")
+        raise ProblemError(f"{described(parameter)} has no value; set its .value, of shape {parameter.shape}, before the call")
     return value.toarray() if sp.issparse(value) else value
 
 
@@ -209,7 +209,7 @@ def _checked(value, leaf, takes_complex, whose):
     try:
         array = np.asarray(value.toarray() if sp.issparse(value) else value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(f"{whose} is {_described(value)}; expected an array of shape {leaf.shape}: {error}") from error
+        raise ShapeError(f"{whose} is {described(value)}; expected an array of shape {leaf.shape}: {error}") from error
     if array.dtype.kind not in "biufc" or (array.dtype.kind == "c" and not takes_complex):
         raise ShapeError(f"{whose} has the dtype {array.dtype}; expected real numbers in an array of shape {leaf.shape}")
     if array.shape != leaf.shape:
@@ -217,22 +217,8 @@ def _checked(value, leaf, takes_complex, whose):
     return array
 
 
-def _described(thing):
-    """What to call an object in an error."""
-    kinds = {cp.Parameter: "parameter", cp.Variable: "variable", cp.Constraint: "constraint", cp.Expression: "expression"}
-    kind = next((word for cls, word in kinds.items() if isinstance(thing, cls)), None)
-    other = f"the text {thing!r}" if isinstance(thing, str) else f"an object of the type {type(thing).__name__}"
-    return f"the {kind} {_called(thing)!r}" if kind else other
-
-
-def _called(thing):
-    """The name that the user knows."""
-    named = isinstance(thing, (cp.Parameter, cp.Variable))
-    return thing.name() if named else getattr(thing, "label", None) or short(thing)
-
-
 def _names(things):
-    return ", ".join(map(_called, things))
+    return ", ".join(map(called, things))
 
 
 def _largest(array):

@@ -69,14 +69,15 @@ class Box(Set):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Simplex(Set):
-    """{x: x >= 0, sum(x) = total} for total (...)."""
+    """{x: x >= 0, sum(x) = total} for total (...). Source: Held, Wolfe, Crowder, Mathematical Programming 1974."""
 
     total: Any = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CappedSimplex(Set):
-    """{x: 0 <= x <= upper, sum(x) = k} for k (...), and upper a number or (..., n): the hull of the subsets of k elements."""
+    """{x: 0 <= x <= upper, sum(x) = k} for k (...), and upper a number or (..., n): the hull of the subsets of k elements.
+    Source: Kiwiel, "Breakpoint searching algorithms for the continuous quadratic knapsack problem", 2008."""
 
     k: Any
     upper: Any = 1.0
@@ -84,7 +85,8 @@ class CappedSimplex(Set):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ball(Set):
-    """{x: |x| <= radius} for radius (...) and norm 1, 2 or inf."""
+    """{x: |x| <= radius} for radius (...) and norm 1, 2 or inf. Raises ProblemError for another norm. Source: Duchi,
+    Shalev-Shwartz, Singer, Chandra, "Efficient projections onto the l1-ball", ICML 2008."""
 
     radius: Any = 1.0
     norm: float = dataclasses.field(default=2, metadata={"option": True})
@@ -96,17 +98,20 @@ class Ball(Set):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SecondOrderCone(Set):
-    """{(t, z): |z| <= t}, where t is the first entry of a vector."""
+    """{(t, z): |z| <= t}, t the first entry of a vector (..., n). Source: Busseti, Moursi, Boyd, "Solution refinement at
+    regular points of conic problems", 2019."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PSD(Set):
-    """The symmetric positive semidefinite matrices (..., n, n). Of any matrix, the symmetric part is projected."""
+    """The symmetric positive semidefinite matrices (..., n, n). Of any matrix, the symmetric part is projected.
+    Source: Malick, Sendov, "Clarke generalized Jacobian of the projection onto the cone of PSD matrices", 2006."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Birkhoff(Set):
-    """The doubly stochastic matrices (..., n, n): {X: X >= 0, X 1 = 1, X'1 = 1}."""
+    """The doubly stochastic matrices (..., n, n): {X: X >= 0, X 1 = 1, X'1 = 1}. Source: Li, Sun, Toh, "On the efficient
+    computation of a projector over the Birkhoff polytope", SIAM J. Optim. 2020."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,15 +5,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # else TensorFlow speaks of itself
 
 import cvxlayers
-
-with open(os.devnull, "w") as nowhere:  # TensorFlow speaks of itself when it is imported, and no setting stops it
-    stderr = os.dup(2)
-    os.dup2(nowhere.fileno(), 2)
-    import tensorflow  # noqa: F401
-
-    os.dup2(stderr, 2)
 
 project, author, copyright = "cvxlayers", "the cvxlayers authors", "the cvxlayers authors; Apache-2.0"
 version = release = cvxlayers.__version__

@@ -100,9 +100,11 @@ def run_split(seed, steps, bar):
     order = torch.randperm(1797, generator=generator)
     x, x_val, x_test = torch.from_numpy(load_digits().data / 16)[order].split([1000, 297, 500])
     y_val, y_test = noisy(x_val, generator), noisy(x_test, generator)
+    bar.set_description(f"split {seed}, fixed programs")
     programs = fixed_programs(x, y_val, x_val)
     denoised = {FIXED: predict(programs[0], y_test), RIDGE: predict(ridge(x, generator), y_test)}
     model = next(program for program in programs if program.A.shape[1] == STROKES)
+    bar.set_description(f"split {seed}, training")
     history = train(model, x, y_val, x_val, steps, generator, bar)
     denoised[LAYER] = predict(model, y_test)
     return [F.mse_loss(z, x_test).item() for z in denoised.values()], history, {"noisy": y_test, **denoised, "clean": x_test}
@@ -135,7 +137,8 @@ def main():
     arguments = parser.parse_args()
     splits, steps = (1, 25) if arguments.quick else (5, 250)
     torch.set_num_threads(1)  # the matrices are small: a second thread gains nothing
-    with tqdm(total=splits * steps, unit="step", mininterval=0.5) as bar:
+    shown = "{desc:<25} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"  # no forecast: what goes before training is no step
+    with tqdm(total=splits * steps, mininterval=0.5, bar_format=shown) as bar:
         errors, histories, rows = zip(*(run_split(seed, steps, bar) for seed in range(1, splits + 1)), strict=True)
     errors = np.array(errors)
     print(f"\nMean squared error per pixel on 500 test images, mean ± std over {splits} random splits:")

@@ -11,8 +11,11 @@ Try next: `jax.vmap` in place of the batch, another problem in place of the proj
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
+
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="1", TF_ENABLE_ONEDNN_OPTS="0")  # else TensorFlow speaks of itself, oneDNN at any level
 
 import cvxpy as cp
 import jax

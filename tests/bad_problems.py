@@ -67,7 +67,7 @@ _problem("an eigenvalue of a parameter in a constraint", "not DPP: in the constr
 _problem("a Kronecker product with a parameter", r"not DPP.*cp\.reshape\(K @")(
     lambda x, b, P, g, h: (cp.Minimize(cp.norm(cp.kron(P, cp.Variable((2, 2))))), [], [P])
 )
-_problem("nonconvex objective", "not DCP .convex.: in the objective")(
+_problem("nonconvex objective", r"in the objective, the expression minimize power\(x\[0\], 0.5\) is of a concave function")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sqrt(x[0])), [], [])
 )
 _problem("nonconvex constraint", "not DCP .convex.: in the constraint")(
@@ -79,8 +79,10 @@ _problem("an indefinite matrix that psd_wrap vouches for", "psd_wrap.* is not po
 _problem("a negative matrix that psd_wrap vouches for, in a constraint", "psd_wrap.* is not positive semidefinite")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [cp.quad_form(x, cp.psd_wrap(-np.eye(3))) <= -1], [b])
 )
-_problem("maximize convex", "not DCP")(lambda x, b, P, g, h: (cp.Maximize(cp.norm(x)), [x <= 1], []))
-_problem("a sign that is not declared", "not DCP")(
+_problem("maximize convex", "not DCP.* is of a convex function; expected a concave one")(
+    lambda x, b, P, g, h: (cp.Maximize(cp.norm(x)), [x <= 1], [])
+)
+_problem("a sign that is not declared", r"not DCP.* as s has no known sign; declare one, as in cp\.Parameter\(nonneg=True\)")(
     lambda x, b, P, g, h: (cp.Minimize(cp.Parameter(name="s") * cp.norm(x)), [], [])
 )
 _problem("quad_form without a declared sign", "not DCP")(
@@ -163,36 +165,41 @@ _problem("parameter of another problem", r"parameters\[1\], 'h', does not occur 
 _problem("parameter twice", r"parameters\[1\], 'b', is listed twice")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [], [b, b])
 )
-_problem("a number as parameter", r"parameters\[1\] is float; expected a cvxpy\.Parameter")(
+_problem("a number as parameter", r"parameters\[1\] is an object of the type float; expected a cvxpy\.Parameter")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [], [b, 1.0])
 )
-_problem("a variable as parameter", r"parameters\[1\] is Variable; expected a cvxpy\.Parameter")(
+_problem("a variable as parameter", r"parameters\[1\] is the variable 'x'; expected a cvxpy\.Parameter")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [], [b, x])
 )
-_problem("None as parameter", r"parameters\[0\] is NoneType")(
+_problem("None as parameter", r"parameters\[0\] is an object of the type NoneType")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [], [None, b])
 )
 _row("variable of another problem", r"variables\[0\], 'w', does not occur in the problem")(
     lambda x, b, P, g, h: (_projection(x, b), [b], [cp.Variable(2, name="w")])
 )
 _row("no outputs", "variables=.. is empty")(lambda x, b, P, g, h: (_projection(x, b), [b], []))
-_row("a parameter as variable", r"variables\[0\] is Parameter; expected a cvxpy\.Variable")(
+_row("a parameter as variable", r"variables\[0\] is the parameter 'b'; expected a cvxpy\.Variable")(
     lambda x, b, P, g, h: (_projection(x, b), [b], [b])
 )
-_row("None as variable", r"variables\[1\] is NoneType")(lambda x, b, P, g, h: (_projection(x, b), [b], [x, None]))
-_row("an expression as variable", r"variables\[0\] is index; expected a cvxpy\.Variable")(
+_row("None as variable", r"variables\[1\] is an object of the type NoneType")(
+    lambda x, b, P, g, h: (_projection(x, b), [b], [x, None])
+)
+_row("an expression as variable", r"variables\[0\] is the expression 'x\[0:2\]'; expected a cvxpy\.Variable")(
     lambda x, b, P, g, h: (_projection(x, b), [b], [x[:2]])
 )
 _row("dual variable of another problem", r"variables\[0\], .* does not occur in the problem")(
     lambda x, b, P, g, h: (_projection(x, b), [b], [(x <= 1).dual_variables[0]])
 )
-_row("a constraint in place of its dual variable", r"variables\[0\] is Inequality")(
-    lambda x, b, P, g, h: ((p := _projection(x, b)), [b], [p.constraints[0]])
+_row(
+    "a constraint in place of its dual variable", r"variables\[0\] is the constraint .*; write constraint\.dual_variables\[0\]"
+)(lambda x, b, P, g, h: ((p := _projection(x, b)), [b], [p.constraints[0]]))
+_row("a list of dual variables", r"variables\[0\] is an object of the type list; .*; write constraint\.dual_variables\[0\]")(
+    lambda x, b, P, g, h: ((p := _projection(x, b)), [b], [p.constraints[0].dual_variables])
 )
-_row("text in place of a problem", r"the first argument is str; expected a cvxpy\.Problem")(
+_row("text in place of a problem", r"the first argument is the text '.*'; expected a cvxpy\.Problem")(
     lambda x, b, P, g, h: ("minimize x", [b], [x])
 )
-_row("an objective in place of a problem", r"the first argument is Minimize; expected a cvxpy\.Problem")(
+_row("an objective in place of a problem", r"the first argument is an object of the type Minimize; expected a cvxpy\.Problem")(
     lambda x, b, P, g, h: (cp.Minimize(cp.sum_squares(x - b)), [b], [x])
 )
 

@@ -114,6 +114,18 @@ def test_files_are_small_and_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(text))
 
 
+def test_the_guide_lists_the_parts_in_this_order():
+    guide = (PACKAGE.parent / "docs" / "architecture.md").read_text().partition("    cvxlayers/\n")[2].partition("\n\n")[0]
+    assert [line.split()[0].rstrip("/").removesuffix(".py") for line in guide.splitlines()] == LAYERS
+
+
+def test_the_guide_knows_the_sources_of_the_engine():
+    guide = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    sources = {path.name for path in (PACKAGE / "native" / "src").iterdir()}
+    headers = {f"{path.stem}.h" for path in (PACKAGE / "native" / "src").glob("*.cpp")} | {"export.h"}  # of what they declare
+    assert {name for name in sources - headers if f"`{name}`" not in guide} == set()
+
+
 def test_importing_the_core_brings_in_no_framework():
     code = (
         "import sys, cvxpy\nbefore = set(sys.modules)\nimport cvxlayers\n"

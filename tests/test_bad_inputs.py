@@ -30,13 +30,6 @@ MODES = {"torch": ["eager"], "jax": ["eager", "compiled"], "tensorflow": ["eager
 WRAPPED = {"jax": (jax.errors.JaxRuntimeError, ValueError), "tensorflow": tf.errors.OpError}
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 @pytest.fixture(params=[f"{name}-{mode}" for name in FRAMEWORKS for mode in MODES[name]])
 def run(request):
     """(framework, a function that runs another one in some mode, the type that errors of the computation have there)."""

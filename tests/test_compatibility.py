@@ -18,13 +18,6 @@ B = np.random.default_rng(1).standard_normal(4)
 EXACT = np.linalg.solve(np.swapaxes(A, 1, 2) @ A + np.eye(2), np.swapaxes(A, 1, 2) @ B[:, None])[..., 0]
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 def least_squares():
     """min |Ax - b|^2 + |x|^2: its arguments for a layer."""
     a, b, x = cp.Parameter((4, 2)), cp.Parameter(4), cp.Variable(2)

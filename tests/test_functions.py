@@ -9,6 +9,9 @@ import pytest
 import tensorflow as tf
 import torch
 
+import cvxlayers.torch
+from cvxlayers import ShapeError, sets
+
 from .frameworks import FRAMEWORKS, numpy
 from .function_cases import CASES
 
@@ -247,3 +250,10 @@ def test_second_derivatives_are_right_or_raise(case):
     expected = (gradient(args[i] + e * t) - gradient(args[i] - e * t)) / (2 * e)
     _, along = torch.func.jvp(gradient, (args[i],), (t,))
     close([numpy(along)], [numpy(expected)], 10 * case.tolerance)
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "constrained_softmax", "lml", "sparse_topk", "sinkhorn", "project"])
+def test_vectors_without_entries(name):
+    more = {"constrained_softmax": (1.0,), "lml": (0,), "sparse_topk": (0,), "project": (sets.Simplex(),)}.get(name, ())
+    with pytest.raises(ShapeError, match=r"of an array of shape \(0, 0\) has the length 0; expected at least 1"):
+        getattr(cvxlayers.torch, name)(torch.zeros(0, 0), *more)

@@ -19,13 +19,6 @@ from .test_on_error import BAD, GOOD, B, U, problem
 RNG = np.random.default_rng(2)
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 def informed(name, warm=False):
     """(case, InformedLayer, inputs, outputs, saved) of a case."""
     case, layer, theta, *_ = compiled(name)

@@ -15,16 +15,9 @@ import torch
 from cvxlayers import SolverError
 from cvxlayers.layer import ConeLayer
 
-from .frameworks import FRAMEWORKS, numpy
+from .frameworks import numpy
 from .problems import CASES
 from .support import assign, flat, tangents
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
 
 
 def make(fw, name):

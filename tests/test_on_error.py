@@ -29,13 +29,6 @@ def problem():
     )
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def fw(request):
-    framework = FRAMEWORKS[request.param]
-    with framework.session():
-        yield framework
-
-
 def weighted(fw, layer, weights, **options):
     """A loss that is finite: it reads the good items."""
 

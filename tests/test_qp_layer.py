@@ -154,7 +154,7 @@ def test_wrong_shapes_say_so(qp):
     Q, p, A, b, G, h = tensors(*problem(4, 1, 3, 2))
     for args, text in (
         ((Q[:3], p), r"Q ends in the dimensions \(3, 4\); expected \(4, 4\)"),
-        ((Q, p, A), "belong together"),
+        ((Q, p, A), "found A without b"),
         ((Q, p, A, b, G.T, h), r"G ends in the dimensions \(4, 3\); expected \(3, 4\)"),
         ((p, p), "at least 2 dimensions"),
     ):

@@ -10,10 +10,9 @@ import cvxlayers.jax
 import cvxlayers.torch as ct
 from cvxlayers import ProblemError, SolverError
 
-from .frameworks import FRAMEWORKS, numpy
+from .frameworks import numpy
 
 INF = np.inf
-each = pytest.mark.parametrize("fw", FRAMEWORKS.values(), ids=FRAMEWORKS)
 
 
 def t(values, dtype=torch.float64):
@@ -40,12 +39,10 @@ def test_lml_of_equal_scores_is_uniform(n):
         np.testing.assert_allclose(g, (k / n) * (1 - k / n) * (c - c.mean()), rtol=1e-9, atol=1e-15)
 
 
-@each
 def test_lml_is_not_softmax(fw):
     np.testing.assert_allclose(of(fw, "lml", [1.0, 2.0, 3.0], k=1), [0.1415, 0.3094, 0.5491], atol=1e-4)
 
 
-@each
 def test_lml_with_nothing_or_everything_to_choose(fw):
     for k, value in ((0, 0.0), (4, 1.0)):
         np.testing.assert_array_equal(of(fw, "lml", [3.0, 1.0, -200.0, 500.0], k=k), value)
@@ -57,7 +54,6 @@ def test_lml_with_nothing_or_everything_to_choose(fw):
     np.testing.assert_allclose(jacobian(lambda k: ct.lml(x, k), t(4.0)), torch.softmax(-x, 0), rtol=1e-9)
 
 
-@each
 def test_lml_out_of_range(fw):
     for k in (-1, 5, -0.5, np.nan):
         with pytest.raises(ValueError, match="expected between 0 and 4"):
@@ -79,7 +75,6 @@ def test_lml_out_of_range_is_a_value_error_and_nan_under_jit():
     np.testing.assert_array_equal(np.isnan(found), [[False] * 3, [True] * 3])
 
 
-@each
 def test_lml_of_large_scores_in_single_precision(fw):
     y = of(fw, "lml", [100.0, 90.0, -90.0, -100.0], dtype="float32", k=2)
     assert y.dtype == np.float32 and y.sum() == 2
@@ -127,7 +122,6 @@ def test_lml_at_a_low_temperature_is_the_hard_choice():
         np.testing.assert_allclose(ct.lml(x, 2, tau), [0, 0, 1, 1], atol=1e-4)
 
 
-@each
 def test_masked_scores_get_nothing(fw):
     x = np.array([1.0, -INF, 2.0, -INF, 0.5])
     short = np.array([1.0, 2.0, 0.5])
@@ -145,7 +139,6 @@ def test_masked_scores_get_nothing(fw):
         assert np.isfinite(jacobian(lambda x, name=name, more=more: getattr(ct, name)(x, *map(t, more)), t(x))).all()
 
 
-@each
 def test_what_is_not_finite_spoils_only_its_row(fw):
     x = np.zeros((4, 3))
     x[1, 0], x[2, 1] = np.nan, INF
@@ -158,7 +151,6 @@ def test_what_is_not_finite_spoils_only_its_row(fw):
         np.testing.assert_array_equal(np.isnan(of(fw, name, x, *more)).any(-1), [False, True, True, False])
 
 
-@each
 def test_sparsemax_in_closed_form(fw):
     np.testing.assert_allclose(of(fw, "sparsemax", [0.0, 0.0, 0.0]), 1 / 3)
     np.testing.assert_array_equal(of(fw, "sparsemax", [5.0, 0.0, 0.0]), [1, 0, 0])
@@ -168,7 +160,6 @@ def test_sparsemax_in_closed_form(fw):
     assert not jacobian(ct.sparsemax, t([5.0, 0.0, 0.0])).any()
 
 
-@each
 @pytest.mark.parametrize("name", ["constrained_softmax", "constrained_sparsemax"])
 def test_bounds_that_leave_no_room_or_no_choice(fw, name):
     x, u = np.array([1.0, 2.0, -3.0]), np.array([0.2, 0.3, 0.5])
@@ -197,7 +188,6 @@ def test_errors_name_the_rows_and_jit_returns_nan(name):
     np.testing.assert_array_equal(np.isnan(found).all(-1), [False, True, True])
 
 
-@each
 def test_constrained_softmax_in_closed_form(fw):
     np.testing.assert_allclose(of(fw, "constrained_softmax", [1.0, 2.0, 3.0], [0.5, 0.4, 0.3]), [0.3, 0.4, 0.3], rtol=1e-12)
     np.testing.assert_allclose(of(fw, "constrained_softmax", [5.0, 0.0, 0.0], [0.2, 0.5, 0.9]), [0.2, 0.4, 0.4], rtol=1e-12)
@@ -230,7 +220,6 @@ def test_constrained_sparsemax_has_the_derivative_of_its_formula():
     np.testing.assert_allclose(in_u, np.outer([1, -0.5, -0.5, 0], [1, 0, 0, 0]), atol=1e-12)
 
 
-@each
 def test_sparse_topk_in_closed_form(fw):
     np.testing.assert_array_equal(of(fw, "sparse_topk", [5.0, 2.0, 4.0, 0.0], k=2), [1, 0, 1, 0])
     np.testing.assert_allclose(of(fw, "sparse_topk", [5.0, 3.6, 4.0, 0.0], k=2), [1, 0.3, 0.7, 0], rtol=1e-12)

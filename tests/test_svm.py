@@ -131,7 +131,7 @@ def test_the_ridge_head_is_a_linear_system():
     assert torch.allclose(g, h, atol=1e-12)
 
 
-def test_wrong_labels_say_so():
+def test_wrong_arguments_say_so():
     X, y = (torch.from_numpy(a) for a in samples(6, 3))
     query, support, labels = task(3, 2, 4)
     for call, text in (
@@ -139,8 +139,14 @@ def test_wrong_labels_say_so():
         (lambda: svm_binary(X, y + 1), "found the labels 0, 2; expected -1, 1"),
         (lambda: svm_crammer_singer(query, support, 0 * labels, 3), "all labels are the same"),
         (lambda: svm_crammer_singer(query, support, labels, 2), "found the labels 2; expected 0, 1"),
+        (lambda: svm_binary(X, y, -1.0), "C is -1.0; expected 0 or more"),
+        (lambda: svm_crammer_singer(query, support, labels, 3, torch.tensor(-0.5).bfloat16()), "C is -0.5; expected 0 or more"),
+        (lambda: ridge_head(query, support, labels, 3, 0.0), "lam is 0.0; expected a positive number"),
     ):
         with pytest.raises(ProblemError, match=text):
             call()
     with pytest.raises(ShapeError, match=r"expected .* and"):
         svm_binary(X, y[1:])
+    for head in (svm_crammer_singer, ridge_head):
+        with pytest.raises(ShapeError, match=r"query has the shape \(.*, 3\); expected \(\.\.\., q, 4\), as support has"):
+            head(query[:, :3], support, labels, 3)

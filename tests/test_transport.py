@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 import cvxlayers.jax
 import cvxlayers.tensorflow
-from cvxlayers.errors import ShapeError, SolverError
+from cvxlayers.errors import ProblemError, ShapeError, SolverError
 from cvxlayers.layers.sinkhorn import Sinkhorn
 from cvxlayers.torch import gumbel_sinkhorn, optimal_transport, sinkhorn
 
@@ -311,8 +311,10 @@ def test_gumbel_sinkhorn(framework):
 
 
 def test_randomness_is_explicit_in_jax():
-    with pytest.raises(TypeError, match="key"):
+    with pytest.raises(ProblemError, match="needs key="):
         cvxlayers.jax.gumbel_sinkhorn(jnp.zeros((3, 3)))
+    with pytest.raises(ProblemError, match="has no option 'key'; in this framework randomness comes from: generator="):
+        cvxlayers.torch.gumbel_sinkhorn(torch.zeros(3, 3), key=0)
 
 
 def test_gumbel_noise_has_its_distribution():

@@ -84,18 +84,21 @@ class Base:
         missing = depth - len(a.shape)
         return self._arrays.reshape(a, (1,) * missing + self._arrays.shape(a)) if missing else a
 
-    def _vectors(self, make, vectors, scalars, axis, dim):
+    def _vectors(self, make, vectors, scalars, axis, dim, least=1):
         """The outputs of the map make(n) for vectors along an axis, and scalars: one for each vector, or one for all.
 
         axis, dim: two names of it, of which the user takes one; counted in the first vector. The first vector says what n is;
-        others may be single numbers. The outputs have the vectors' axis where the first one has it.
+        others may be single numbers. The outputs have the vectors' axis where the first one has it. least: the smallest n that
+        the map takes.
         """
         axis = axis_of(vectors[0], axis, dim)
-        n = size_of(vectors[0], axis)
+        n = size_of(vectors[0], axis, least)
         own = [self._last(v, n, axis) for v in vectors]
         for v in own[1:]:
             if v.shape[-1] != n:
-                raise ShapeError(f"the vectors have the lengths {n} and {v.shape[-1]} along axis {axis}; expected equal ones")
+                raise ShapeError(
+                    f"found vectors of the lengths {n} and {v.shape[-1]} along axis {axis}; expected equal ones, or a number"
+                )
         depth = max(len(v.shape) for v in own)
         outputs = self._apply(make(n), *own, *(self._with_axis(s, depth) for s in scalars))
         return tuple(o if axis == -1 else self._arrays.moveaxis(o, -1, axis) for o in outputs)
@@ -121,11 +124,14 @@ class Base:
         return self._arrays.reshape(x, (*self._arrays.shape(x)[:-1], *shape))
 
 
-def size_of(x, axis):
-    """The length of an axis that a map works on, a number. Raises ShapeError if it is not known."""
+def size_of(x, axis, least=0):
+    """The length of an axis that a map works on, a number. Raises ShapeError if it is not known, or less than `least`."""
     if x.shape[axis] is None:
         raise ShapeError(f"axis {axis} of an array of shape {tuple(x.shape)} has an unknown length; set its shape")
-    return int(x.shape[axis])  # a symbolic one of torch.compile becomes a number here, too
+    size = int(x.shape[axis])  # a symbolic one of torch.compile becomes a number here, too
+    if size < least:
+        raise ShapeError(f"axis {axis} of an array of shape {tuple(x.shape)} has the length {size}; expected at least {least}")
+    return size
 
 
 def axis_of(x, axis, dim):

@@ -39,15 +39,18 @@ class Projections(Quadratic):
 
         The Jacobian in x is symmetric, with eigenvalues in [0, 1]. Where there is none, on a boundary and at ties, it is that
         of the smaller face: the projection onto a ball of radius 0 has the derivative 0 in x. A row with NaN is NaN. Raises
-        SolverError, naming the items, for sets that are empty (NaN in compiled code).
+        ProblemError for what is no set, ShapeError for vectors of another length, and SolverError, naming the items, for sets
+        that are empty (NaN in compiled code). The sources of the methods are with the sets.
         """
         if not isinstance(set, sets.Set):
-            raise ProblemError(f"project got the set {set!r}; expected one of cvxlayers.sets: {', '.join(sets.SETS)}")
+            raise ProblemError(
+                f"project got the set {set!r}; expected one of cvxlayers.sets, such as sets.Simplex(): {', '.join(sets.SETS)}"
+            )
         x = self._all(x)[0]
         if type(set) in MATRICES:
             return self._project_matrices(MATRICES[type(set)], x, set, axis, dim)
         axis = axis_of(x, axis, dim)
-        last = self._last(x, size_of(x, axis), axis)
+        last = self._last(x, size_of(x, axis, 1), axis)
         y = self._project_polyhedron(last, set) if isinstance(set, sets.Polyhedron) else self._project_vectors(last, set)
         return y if axis == -1 else self._arrays.moveaxis(y, -1, axis)
 
@@ -73,7 +76,7 @@ class Projections(Quadratic):
             raise ShapeError(f"{type(set).__name__} is a set of matrices, in the last two axes of x; leave out axis and dim")
         if len(x.shape) < 2 or size_of(x, -1) != size_of(x, -2):
             raise ShapeError(f"{type(set).__name__}: x has the shape {tuple(x.shape)}; expected (..., n, n)")
-        n = size_of(x, -1)
+        n = size_of(x, -1, 1)
         return self._split(self._apply(make(n), self._merged(x, 2))[0], (n, n))
 
     def _project_polyhedron(self, x, set):

@@ -39,7 +39,8 @@ class Quadratic(Base):
             raise ProblemError(f"on_error is {on_error!r}; expected 'raise' or 'nan'")
         for matrix, vector in ("Ab", "Gh"):
             if (given[matrix] is None) != (given[vector] is None):
-                raise ShapeError(f"{matrix} and {vector} belong together; found one of them")
+                found, other = (vector, matrix) if given[matrix] is None else (matrix, vector)
+                raise ShapeError(f"found {found} without {other}; expected both or neither")
         if solver is not None and solver not in _MAPS:
             raise ProblemError(f"solver is {solver!r}; expected one of {', '.join(map(repr, _MAPS))}, or None")
         names = [name for name, value in given.items() if value is not None]

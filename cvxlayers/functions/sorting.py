@@ -22,7 +22,8 @@ class Sorting(Base):
         Source: Blondel, Teboul, Berthet, Djolonga, "Fast differentiable sorting and ranking", ICML 2020.
         """
         x, eps = self._all(x, eps)
-        return self._vectors(functools.partial(SoftSort, descending=bool(descending)), (x,), (eps,), axis, dim)[0]
+        make = functools.partial(SoftSort, descending=bool(descending))
+        return self._vectors(make, (x,), (eps,), axis, dim, least=0)[0]
 
     def soft_rank(self, x, eps=1.0, axis=-1, *, dim=None):
         """The soft ranks: the projection of x / eps onto the convex hull of the permutations of (1, ..., n).
@@ -35,4 +36,4 @@ class Sorting(Base):
         Source: Blondel, Teboul, Berthet, Djolonga, "Fast differentiable sorting and ranking", ICML 2020.
         """
         x, eps = self._all(x, eps)
-        return self._vectors(SoftRank, (x,), (eps,), axis, dim)[0]
+        return self._vectors(SoftRank, (x,), (eps,), axis, dim, least=0)[0]

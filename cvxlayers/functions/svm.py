@@ -15,15 +15,18 @@ class Svm(Quadratic):
     def svm_binary(self, X, y, C=1.0, *, bias=True, return_duals=False, solver=None):
         """The linear support vector machine: (w, b) = argmin |w|^2 + C sum max(0, 1 - y_i (w'x_i + b)).
 
-        X: (..., n, d), a sample in each row. y: (..., n), labels 1 and -1, without derivative. C: (...), or a number. Returns
-        w: (..., d) and b: (...), which is 0 with bias=False; with return_duals also alpha: (..., n), w = sum alpha_i y_i x_i,
-        0 <= alpha <= C/2. (scikit-learn's SVC has |w|^2/2, so that its C is C/2 here, and its dual_coef_ is alpha y.)
+        X: (..., n, d), a sample in each row. y: (..., n), labels 1 and -1, without derivative. C >= 0: (...), or a number.
+        Returns w: (..., d) and b: (...), which is 0 with bias=False; with return_duals also alpha: (..., n), where w = sum
+        alpha_i y_i x_i, 0 <= alpha <= C/2. (scikit-learn's SVC has |w|^2/2, so that its C is C/2 here, and its dual_coef_ is
+        alpha y.)
 
         Solved is the dual, of which b is a multiplier; where no sample is on the margin, it is one of many. Samples
-        may be equal. Raises ProblemError for other labels, and for one class with a bias; compiled code cannot see them.
+        may be equal. Raises ShapeError unless there is a label for each sample, and ProblemError for C < 0, for other labels,
+        and for one class with a bias, where they have values: compiled code cannot see them.
         Source: Cortes, Vapnik, "Support-vector networks", Machine Learning 1995.
         """
         X, y, C = self._all(X, y, C)
+        self._check_size("C", C)
         n = _samples(X, y)
         labels = self._arrays.values(y)
         if labels is not None:
@@ -45,18 +48,20 @@ class Svm(Quadratic):
 
             W = argmin 1/2 |W|^2 + C sum_i max_m (w_m'x_i - w_{y_i}'x_i + 1[m != y_i])          logits = query W'
 
-        query: (..., q, d), support: (..., n, d), labels: (..., n) in 0 ... n_way - 1, without derivative, C: (...) or a number.
-        Returns logits: (..., q, n_way); with return_duals also alpha: (..., n, n_way), W = alpha' support, of the dual problem
+        query: (..., q, d), support: (..., n, d), labels: (..., n) in 0 ... n_way - 1, without derivative, C >= 0: (...) or a
+        number. Returns logits: (..., q, n_way); with return_duals also alpha: (..., n, n_way), W = alpha' support, of the dual
 
             min 1/2 <alpha, (K + ridge I) alpha> - sum_i alpha_{i, y_i}  s.t. alpha_{i,m} <= C 1[m = y_i], sum_m alpha_{i,m} = 0
 
         with K = support support'. MetaOptNet's head has ridge=1, which makes its matrix definite; it is not needed here, where
-        samples may be equal. Raises ProblemError for labels out of range or of a single class; compiled code cannot see them.
+        samples may be equal. Raises ShapeError where d or the number of labels differ, ProblemError for C < 0, for labels
+        out of range, and for a single class, where they have values: compiled code cannot see them.
         Sources: Crammer, Singer, JMLR 2001; Lee, Maji, Ravichandran, Soatto, "Meta-learning with differentiable convex
         optimization", CVPR 2019.
         """
         query, support, labels, C = self._all(query, support, labels, C)
-        n, eye = _samples(support, labels), np.eye(n_way)
+        self._check_size("C", C)
+        n, eye = _samples(support, labels, query), np.eye(n_way)
         one_hot = self._one_hot(labels, n_way, support)
         K = self._arrays.matmul(support, self._transposed(support)) + self._arrays.asarray(ridge * np.eye(n), support)
         lead, size = self._arrays.shape(K)[:-2], n * n_way
@@ -73,11 +78,12 @@ class Svm(Quadratic):
         """Logits of ridge regression to the labels: query support' (support support' + lam I)^-1 Y, Y of zeros and ones.
 
         query: (..., q, d), support: (..., n, d), labels: (..., n) in 0 ... n_way - 1, lam: (...) or a number, positive. Returns
-        logits: (..., q, n_way). Source: Bertinetto, Henriques, Torr, Vedaldi, "Meta-learning with differentiable closed-form
-        solvers", ICLR 2019.
+        logits: (..., q, n_way). Raises ShapeError and ProblemError as `svm_crammer_singer` does. Source: Bertinetto, Henriques,
+        Torr, Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
         """
         query, support, labels, lam = self._all(query, support, labels, lam)
-        n = _samples(support, labels)
+        self._check_size("lam", lam, zero=False)
+        n = _samples(support, labels, query)
         K = self._arrays.matmul(support, self._transposed(support))
         lam = self._with_axis(self._with_axis(self._arrays.cast(lam, support)))
         K = K + lam * self._arrays.asarray(np.eye(n), support)
@@ -99,6 +105,12 @@ class Svm(Quadratic):
             self._check_labels(values, range(count), least)
         return self._arrays.cast(self._with_axis(labels) == self._arrays.cast(np.arange(count), labels), like)
 
+    def _check_size(self, name, value, zero=True):
+        """Raise ProblemError for negative numbers, and for 0 unless it is allowed."""
+        values = self._arrays.values(self._arrays.floating(value))
+        if values is not None and (values < 0 if zero else values <= 0).any():
+            raise ProblemError(f"{name} is {values.min()}; expected {'0 or more' if zero else 'a positive number'}")
+
     @staticmethod
     def _check_labels(values, allowed, least):
         wrong = ~np.isin(values, list(allowed))
@@ -114,8 +126,10 @@ class Svm(Quadratic):
             )
 
 
-def _samples(X, y):
-    """The number of samples. Raises ShapeError unless there is a label for each."""
+def _samples(X, y, query=None):
+    """The number of samples. Raises ShapeError unless there is a label for each, and queries have the same features."""
     if len(X.shape) < 2 or not y.shape or size_of(X, -2) != size_of(y, -1):
         raise ShapeError(f"found samples {tuple(X.shape)} and labels {tuple(y.shape)}; expected (..., n, d) and (..., n)")
+    if query is not None and (len(query.shape) < 2 or size_of(query, -1) != size_of(X, -1)):
+        raise ShapeError(f"query has the shape {tuple(query.shape)}; expected (..., q, {size_of(X, -1)}), as support has")
     return size_of(X, -2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import ShapeError
+import inspect
+
+from ..errors import ProblemError, ShapeError
 from ..layers.sinkhorn import Sinkhorn
 from .base import Base, axis_of, size_of
 
@@ -18,9 +20,10 @@ class Transport(Base):
         assignment: it is exactly 0 in P. tol: the largest error of a sum of a row; by default that of rounding; columns
         are exact. Returns P (..., N, N).
 
-        Raises SolverError, which names the items, if tau <= 0 or no permutation avoids the forbidden entries; in compiled code,
-        and if X has NaN or +inf, such an item is NaN. Source: Adams, Zemel, "Ranking via Sinkhorn propagation", 2011; Mena et
-        al., "Learning latent permutations with Gumbel-Sinkhorn networks", ICLR 2018. Method: Newton's on the dual.
+        Raises ShapeError unless X is square, and SolverError, which names the items, if tau <= 0 or no permutation avoids the
+        forbidden entries; in compiled code, and if X has NaN or +inf, such an item is NaN. Source: Adams, Zemel, "Ranking via
+        Sinkhorn propagation", 2011; Mena et al., "Learning latent permutations with Gumbel-Sinkhorn networks", ICLR 2018.
+        Method: Newton's on the dual.
         """
         X, tau = self._all(X, tau)
         n, m = self._sides(X)
@@ -35,8 +38,10 @@ class Transport(Base):
         As tau goes to 0 these are permutations. X: (..., N, N). noise: a number or (...). randomness: key= in JAX, where it is
         required; generator= (torch.Generator) in torch; generator= (tf.random.Generator) or seed= (of stateless operations) in
         TensorFlow. Without it torch and TensorFlow take the global generator. Returns (n_samples, ..., N, N), with derivatives
-        for X, noise and tau. Source: Mena et al., ICLR 2018.
+        for X, noise and tau. Raises as `sinkhorn`, and ProblemError for other randomness. Source: Mena et al., "Learning latent
+        permutations with Gumbel-Sinkhorn networks", ICLR 2018.
         """
+        self._check_randomness(randomness)
         X, noise, tau = map(self._arrays.floating, self._all(X, noise, tau))
         self._sides(X)
         shape = (int(n_samples), *self._arrays.shape(X))
@@ -71,9 +76,18 @@ class Transport(Base):
         plan, value = self._plan(-self._arrays.floating(C), a, b, eps, tol)
         return -value[..., 0], plan
 
+    def _check_randomness(self, given):
+        known = list(inspect.signature(self._arrays.gumbel).parameters.values())[2:]
+        wrong = sorted(given.keys() - {p.name for p in known})
+        lacking = [p.name for p in known if p.default is p.empty and p.name not in given]
+        if wrong or lacking:
+            names = ", ".join(f"{p.name}=" for p in known)
+            found = f"has no option {wrong[0]!r}" if wrong else f"needs {lacking[0]}="
+            raise ProblemError(f"gumbel_sinkhorn {found}; in this framework randomness comes from: {names}")
+
     def _sides(self, X):
         axis_of(X, -2, None)
-        return size_of(X, -2), size_of(X, -1)
+        return size_of(X, -2, 1), size_of(X, -1, 1)
 
     def _plan(self, X, a, b, tau, tol):
         n, m = self._sides(X)

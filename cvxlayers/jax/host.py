@@ -312,6 +312,7 @@ def lift(diffmap: DiffMap):
 
     The function takes arrays (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
     batch's size, and returns a tuple of arrays (lead..., out_sizes[k]) in their dtype.
+    Raises ShapeError for other shapes; lift itself raises ProblemError for what is no DiffMap.
     """
     handle = JaxHandle(diffmap)
 

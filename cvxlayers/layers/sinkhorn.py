@@ -63,7 +63,7 @@ class Sinkhorn(Layer):
         least = xp.minimum(xp.min(a, axis=-1, keepdims=True), xp.min(b, axis=-1, keepdims=True))
         rough = xp.finfo(X.dtype).eps ** (1 / 3)  # differences of sums up to here are taken for rounding
         faults = [
-            ("the temperature is not positive", known & (tau <= 0)),
+            ("the temperature (tau, or eps) is not positive", known & (tau <= 0)),
             ("a mass is negative", known & (least < 0)),
             ("the masses have different sums", known & (xp.abs(mass - other) > rough * xp.maximum(mass, other))),
         ]

@@ -2,7 +2,7 @@
 
     minimize 1/2 x'Px + q'x   subject to  Ax + s = b,  s = 0 in the first rows,  s >= 0 in the others
 
-An `Engine` is a plan for one sparsity pattern: `solve` solves batches to rounding error, `linear` solves the KKT systems of
+A `Plan` is for one sparsity pattern: `solve` solves batches to rounding error, `linear` solves the KKT systems of
 given active sets, which is what refinement and derivatives need. The library behind it is optional: `available()` tells.
 CVXLAYERS_ENGINE in the environment chooses a build by name ("v3_4", see `builds`), or "off".
 """
@@ -29,6 +29,11 @@ _SMALL = 1e6  # about the operations of a batch from which on a second thread is
 def available() -> bool:
     """Whether the engine can be used."""
     return library() is not None and bool(builds())
+
+
+def reason() -> str:
+    """Why it cannot be used, where it cannot."""
+    return "switched off by CVXLAYERS_ENGINE" if switched_off() else "not built; a C++ compiler at installation builds it"
 
 
 @cache
@@ -182,4 +187,4 @@ def _strided(a, batch):
     return at(a), 0 if a.shape[0] == 1 else a.strides[0] // 8
 
 
-__all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library", "switched_off"]
+__all__ = ["Answer", "EngineError", "Plan", "available", "builds", "chosen_build", "library", "reason"]

@@ -33,7 +33,7 @@ def solver_named(name: str) -> type[Solver]:
     """The class of a solver, in any spelling of its name. Raises ProblemError for an unknown one."""
     if str(name).lower() not in SOLVERS:
         known = ", ".join(k if SOLVERS[k].installed() else f"{k} (not installed)" for k in sorted(SOLVERS))
-        raise ProblemError(f"there is no solver {name!r}; there are: {known}")
+        raise ProblemError(f"there is no solver {name!r}; there are: {known}; solver=None takes the best")
     return SOLVERS[str(name).lower()]
 
 
@@ -48,7 +48,7 @@ def choose(cones: ConeDims, name: str | None = None, *, quadratic: bool = True) 
     able = [SOLVERS[n] for _, n in ranked if cones.kinds <= SOLVERS[n].cones and SOLVERS[n].quadratic >= quadratic]
     usable = [kind.name for kind in able if kind.installed() and (cones.rows or not kind.needs_rows)]
     if not usable:
-        packages = " or ".join(kind.package for kind in able)
+        packages = " or ".join(kind.package for kind in able if not kind.package.startswith("cvxlayers"))
         raise MissingDependencyError(f"no solver for the cones ({cones}) is installed; pip install {packages}")
     return usable
 

@@ -48,9 +48,7 @@ class Solver(ABC):
     def __init__(self, structure: Structure, args: dict | None = None):
         self.structure, self.args = structure, neutral(args)
         if not self.installed():
-            raise MissingDependencyError(
-                f"solver {self.name!r} needs the package {self.package!r}, which is not installed; pip install {self.package}"
-            )
+            raise MissingDependencyError(f"solver {self.name!r} needs {self.missing()}")
         missing = structure.cones.kinds - self.cones
         if missing:
             raise ProblemError(
@@ -71,6 +69,11 @@ class Solver(ABC):
     def installed(cls) -> bool:
         """Whether the package can be imported."""
         return importlib.util.find_spec(cls.package) is not None
+
+    @classmethod
+    def missing(cls) -> str:
+        """What there is to say where it is not installed."""
+        return f"the package {cls.package!r}, which is not installed; pip install {cls.package}"
 
     @classmethod
     def suits(cls, structure: Structure) -> bool:

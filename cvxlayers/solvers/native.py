@@ -46,6 +46,11 @@ class Native(Solver):
         return native.available()
 
     @classmethod
+    def missing(cls):
+        """Why there is no engine."""
+        return f"the native engine, which is {native.reason()}; leave solver=None"
+
+    @classmethod
     def suits(cls, structure):
         """Whether the factor of K fits the engine."""
         return structure.engine is not None

@@ -26,6 +26,7 @@ from ..calls import (
     transposed,
 )
 from ..diffmap import DiffMap
+from ..handles import check_map
 
 _FORWARD_MODE = (
     "cvxlayers: tf.autodiff.ForwardAccumulator does not reach a layer through tf.function; use cvxlayers.tensorflow.jvp, "
@@ -139,7 +140,9 @@ def lift(diffmap: DiffMap):
 
     The function takes tensors (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
     batch's size, and returns a tuple of tensors (lead..., out_sizes[k]) in their dtype.
+    Raises ShapeError for other shapes; lift itself raises ProblemError for what is no DiffMap.
     """
+    check_map(diffmap)
 
     @tf.autograph.experimental.do_not_convert
     def function(*tensors):

@@ -334,6 +334,7 @@ def lift(diffmap: DiffMap):
 
     The function takes tensors (lead..., in_sizes[i]), all with the same number of leading dimensions, each 1 or the
     batch's size, and returns a tuple of tensors (lead..., out_sizes[k]) in their dtype and on their device.
+    Raises ShapeError for other shapes; lift itself raises ProblemError for what is no DiffMap.
     """
     handle = TorchHandle(diffmap)
 
