@@ -114,7 +114,7 @@ $(VENV)/.test: $(VENV)/.venv $(SETUP)
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test
-	$(INSTALL) furo ipykernel jupytext myst-nb playwright sphinx sphinx-copybutton sphinx-design
+	$(INSTALL) furo ipykernel jupytext myst-nb playwright sphinx sphinx-copybutton sphinx-design sphinx-mathjax-offline
 	touch $@
 
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)

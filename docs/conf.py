@@ -11,7 +11,7 @@ import cvxlayers
 
 project, author, copyright = "cvxlayers", "the cvxlayers authors", "the cvxlayers authors; Apache-2.0"
 version = release = cvxlayers.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "prose", "gallery", "talk", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "prose", "gallery", "talk", "sphinx-mathjax-offline"]
 exclude_patterns = ["_ext", "figures"]
 nitpicky = True
 smartquotes = False  # x' is a transpose
@@ -20,7 +20,6 @@ highlight_language = "none"  # of what is indented: formulas
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the extension talk has run them
-html_math_renderer = "mathml"
 
 autoclass_content = "both"  # the constructor beside the class
 autodoc_typehints = "none"  # the docstrings say what things are
