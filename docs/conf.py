@@ -11,7 +11,8 @@ import cvxlayers
 
 project, author, copyright = "cvxlayers", "the cvxlayers authors", "the cvxlayers authors; Apache-2.0"
 version = release = cvxlayers.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "prose", "gallery", "talk", "sphinx-mathjax-offline"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "sphinx-mathjax-offline"]
+extensions += ["prose", "gallery", "talk"]  # our own, in _ext
 exclude_patterns = ["_ext", "figures"]
 nitpicky = True
 smartquotes = False  # x' is a transpose
