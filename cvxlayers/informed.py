@@ -176,11 +176,6 @@ class Objective(NamedTuple):
         S = self.layer.structure
         return 0.5 * g * S.P.outer(x, x), g * x, g * S.A.outer(y, x), -g * y, g
 
-    def _residual(self, x, y, blocks):
-        dP, dq, dA, db, _ = blocks
-        S = self.layer.structure
-        return S.P.matvec(dP, x) + dq + S.A.rmatvec(dA, y), S.A.matvec(dA, x) - db
-
     def jvp(self, x, y, value, blocks):
         """F' along the tangents of the blocks."""
         return self._chain(value)[0] * self._slope(x, y, blocks)
@@ -192,7 +187,7 @@ class Objective(NamedTuple):
     def jvp2(self, x, y, value, s, t, moved, bent):
         """F'' along s and t; moved: (dx, dy) along s; bent: the second derivative of the blocks, or None."""
         first, second = self._chain(value)
-        r1, r2 = self._residual(x, y, t)
+        r1, r2 = self.layer.structure.conditions(x, y, *t[:4])
         out = first * (_dot(r1, moved[0]) + _dot(r2, moved[1]))
         out = out if bent is None else out + first * self._slope(x, y, bent)
         return out + second * self._slope(x, y, s) * self._slope(x, y, t) if self.exp else out
@@ -200,7 +195,7 @@ class Objective(NamedTuple):
     def vjp2(self, x, y, value, t, g):
         """For the gradient of g F'[t]: cotangents of (x, y), of the blocks, and the weights of the blocks in it."""
         first, second = self._chain(value)
-        r1, r2 = self._residual(x, y, t)
+        r1, r2 = self.layer.structure.conditions(x, y, *t[:4])
         bend = g * second * self._slope(x, y, t)
         return (g * first * r1, g * first * r2), self._blocks(x, y, bend), self._blocks(x, y, g * first)
 

@@ -190,6 +190,10 @@ class Structure:
             raise ValueError("Structure: the pattern of P must be symmetric")
         self.K = ProductCone(cones)
 
+    def conditions(self, x, y, P, q, A, b):
+        """(Px + q + A'y, Ax - b), which are linear in the data: of tangents of the data, how they move."""
+        return self.P.matvec(P, x) + q + self.A.rmatvec(A, y), self.A.matvec(A, x) - b
+
     def item(self, index) -> Structure:
         """The structure of one item of a batch, where its cone depends on the item."""
         return self

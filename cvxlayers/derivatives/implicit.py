@@ -63,13 +63,8 @@ class Implicit(Derivative):
             inverse = ItemFactors(self.structure, P, A, v).inverse
         return lambda r1, r2: system.solve(inverse, r1, r2)
 
-    def _residual(self, x, y, dP, dq, dA, db):
-        """(r1, r2): the change of Px + q + A'y and Ax - b with the data."""
-        S = self.structure
-        return S.P.matvec(dP, x) + dq + S.A.rmatvec(dA, y), S.A.matvec(dA, x) - db
-
     def _gradient(self, x, y, wx, wy):
-        """The adjoint of `_residual`."""
+        """The adjoint of `Structure.conditions` in the data."""
         S = self.structure
         return Outer(S.P, 0.5, wx, x, x, wx), wx, Outer(S.A, 1.0, y, wx, wy, x), -wy
 
@@ -78,7 +73,7 @@ class Implicit(Derivative):
         x, y = saved[2], saved[4]
         with self._blas():
             solve = self._solver(saved)
-            return solve(*self._residual(x, y, dP, dq, dA, db))
+            return solve(*self.structure.conditions(x, y, dP, dq, dA, db))
 
     def vjp(self, saved, gx, gy):
         """(gP, gq, gA, gb); gy None is zero. gP and gA are `Outer` products."""
@@ -94,8 +89,8 @@ class Implicit(Derivative):
             solve = self._solver(saved)
             (xs, ys, vs), (xt, yt, vt) = (self._tangent(A, solve, x, y, d) for d in (s, t))
             T = S.K.spectrum(v).third(vs, vt)
-            s1, s2 = self._residual(xt, yt, s[0], 0, s[2], 0)
-            t1, t2 = self._residual(xs, ys, t[0], 0, t[2], 0)
+            s1, s2 = self.structure.conditions(xt, yt, s[0], 0, s[2], 0)
+            t1, t2 = self.structure.conditions(xs, ys, t[0], 0, t[2], 0)
             dx, dy = solve(s1 + t1 + S.A.rmatvec(A, T), s2 + t2 + T)
             return dx, dy + T
 
@@ -108,13 +103,13 @@ class Implicit(Derivative):
             xt, yt, vt = self._tangent(A, solve, x, y, t)
             wx, wy = solve(gx, gy)
             T = S.K.spectrum(v).third(vt, S.A.matvec(A, wx) + wy + gy)
-            g1, g2 = self._residual(wx, wy, t[0], 0, t[2], 0)
+            g1, g2 = self.structure.conditions(wx, wy, t[0], 0, t[2], 0)
             ux, uy = solve(g1 + S.A.rmatvec(A, T), g2 + T)
         first, second = self._gradient(xt, yt, wx, wy), self._gradient(x, y, ux, uy + T)
         return first[0] + second[0], second[1], first[2] + second[2], second[3]
 
     def _tangent(self, A, solve, x, y, d):
         """(dx, dy, dv) along the tangent d of the data."""
-        r1, r2 = self._residual(x, y, *d)
+        r1, r2 = self.structure.conditions(x, y, *d)
         dx, dy = solve(r1, r2)
         return dx, dy, self.structure.A.matvec(A, dx) + dy + r2
