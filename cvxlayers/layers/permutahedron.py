@@ -21,6 +21,8 @@ from ..native import isotonic as native
 from .base import Layer, failing, inner
 from .isotonic import block_means, blocks, places, put, regression, taken
 
+_COUNTED = 1 << 20  # entries that float32 counts
+
 
 class _Permutahedron(Layer):
     """(x, eps) -> y: (..., n), (..., 1) -> (..., n). Saved: the order of x, the blocks of its sorted entries, off = (I - M) y
@@ -36,6 +38,10 @@ class _Permutahedron(Layer):
 
     def check(self, x, eps):
         """eps >= 0."""
+        if not native.takes(x):
+            self._refuse(eps)
+
+    def _refuse(self, eps):
         items = failing(eps < 0)
         if items:
             raise SolverError(f"{type(self).__name__}: eps is negative in the items {listed(items)}; expected eps >= 0", items)
@@ -43,13 +49,17 @@ class _Permutahedron(Layer):
     def _solved(self, x, eps):
         """(y, order, first, last, off, 1 / eps)."""
         xp = array_namespace(x)
-        limits = xp.finfo(x.dtype)
-        if self.n * limits.eps > 2:
+        if self.n > _COUNTED and self.n * xp.finfo(x.dtype).eps > 2:
             raise ShapeError(f"{type(self).__name__}: {self.n} entries in {x.dtype}, which cannot count them; expected float64")
-        usual = (eps >= limits.smallest_normal) & xp.isfinite(eps)  # else 1 / eps has no effect: all is as for eps = 0
+        if native.takes(x):
+            found = native.permutahedron(x, eps, self.rank)
+            if found is None or found[1]:
+                self._refuse(eps)
+            if found:
+                return found[0]
+        usual = (eps >= xp.finfo(x.dtype).smallest_normal) & xp.isfinite(eps)  # else it is as for eps = 0
         inverse = xp.where(usual, 1 / xp.where(usual, eps, xp.ones_like(eps)), xp.zeros_like(eps))
-        found = native.permutahedron(x, eps, self.rank) or self._with_arrays(xp, x, eps, inverse)
-        return *found, inverse
+        return *self._with_arrays(xp, x, eps, inverse), inverse
 
     def _with_arrays(self, xp, x, eps, inverse):
         good = xp.all(xp.isfinite(x), axis=-1, keepdims=True) & xp.isfinite(eps) & (eps >= 0)
@@ -90,6 +100,9 @@ class SoftSort(_Permutahedron):
 
     def vjp(self, saved, c):
         """M c in the order of x, -<off, c> / eps."""
+        found = native.vjp(saved, c, rank=False, descending=self.descending)
+        if found:
+            return found
         *blocks, inverse = saved
         return _means(c, blocks, scatter=True), -inverse * inner(array_namespace(c), self._off(*saved[1:]), c)
 
@@ -120,6 +133,9 @@ class SoftRank(_Permutahedron):
 
     def vjp(self, saved, c):
         """(I - M) c / eps, -<off, c> / eps."""
+        found = native.vjp(saved, c, rank=True)
+        if found:
+            return found
         *blocks, off, inverse = saved
         return inverse * _off(c, blocks), -inverse * inner(array_namespace(c), off, c)
 

@@ -1,21 +1,19 @@
-"""Projections onto permutahedra, and means over their blocks, for arrays in the memory of the CPU. None: do it with arrays.
+"""Projections onto permutahedra, their gradients, and means over their blocks, by the native library. None: do it with arrays.
 
-Arrays of NumPy and torch (or of what else lends its memory to NumPy), (..., k) of float32 or float64 with leading dimensions
-that broadcast.
+Arrays of NumPy and torch on the CPU, (..., k) of float32 or float64 with leading dimensions that broadcast.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 from functools import cache
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+from array_api_compat import array_namespace
 
-from ..memory import empty
 from ..threads import workers
-from .library import at, library
+from . import arrays
+from .library import library
 
 _int, _long, _pointer = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 _FEW = 4096  # numbers up to which a second thread is not worth waking
@@ -31,61 +29,71 @@ def _function(name, *arguments):
     return function
 
 
+def takes(array) -> bool:
+    """Whether arrays like this one are for the library."""
+    return library() is not None and arrays.takes(array)
+
+
 def permutahedron(x, eps, rank):
-    """(y, order, first, last, off), as in `layers.permutahedron`; without `rank` off is None."""
-    function = _function("permutahedron", _int, *([_pointer, _long] * 2), *([_pointer] * 5))
+    """(y, order, first, last, off, 1 / eps) as in `layers.permutahedron`, off only with `rank`; and how many eps < 0."""
+    function = _function("permutahedron", _int, *([_pointer, _long] * 2), *([_pointer] * 6))
     rows = _rows(x, eps) if function else None
-    if not rows:
+    if rows is None:
         return None
-    lead, batch, (x_rows, e_rows) = rows
-    n = x_rows.shape[1]
-    out = [empty((*lead, n), x_rows.dtype) for _ in range(4 + rank)]
-    _call(function, batch, n, x_rows.dtype, rank, *_strided(x_rows), *_strided(e_rows), *map(at, out), *[None] * (1 - rank))
-    xp = array_namespace(x)
-    return [xp.asarray(a) for a in out] + [None] * (1 - rank)
+    n = x.shape[-1]
+    out = [rows.empty(n) if k < 4 or rank else (None, None) for k in range(5)]
+    x_at, x_stride, _, eps_at, eps_stride, _ = rows.words
+    out.append(rows.empty(1) if eps_stride else rows.empty(1, eps.shape[:-1]))
+    wrong = _call(function, rows, n, rank, x_at, x_stride, eps_at, eps_stride, *(at for _, at in out))
+    found = [array for array, _ in out]
+    if found[-1].shape != eps.shape:  # the leading dimensions cross
+        found[-1] = found[-1][tuple(map(slice, eps.shape))]
+    return found, wrong
+
+
+def vjp(saved, c, rank, descending=False):
+    """The gradients of <c, y> in x and eps. saved: order, first, last, off (only with `rank`), 1 / eps."""
+    function = _function(
+        "permutahedron_vjp", _int, _int, _pointer, _long, *([_pointer] * 3), _long, _pointer, _long, *([_pointer] * 2)
+    )
+    order, _, last, *off, inverse = saved
+    rows = _rows(c, order, last, inverse, *off) if function else None
+    if rows is None:
+        return None
+    c_at, c_stride, _, order_at, stride, _, last_at, _, _, inverse_at, inverse_stride, _, *rest = rows.words
+    (dx, dx_at), (deps, deps_at) = rows.empty(c.shape[-1]), rows.empty(1)
+    blocks = (order_at, last_at, rest[0] if off else None, stride)
+    _call(function, rows, c.shape[-1], rank, descending, c_at, c_stride, *blocks, inverse_at, inverse_stride, dx_at, deps_at)
+    return dx, deps
 
 
 def means(c, order, last, gather, scatter):
     """The means of c over blocks; gather: c is in the order of x, else in the sorted one; scatter: the result is."""
     function = _function("block_means", _int, _int, _pointer, _long, _pointer, _pointer, _long, _pointer)
     rows = _rows(c, order, last) if function else None
-    if not rows:
+    if rows is None:
         return None
-    lead, batch, (c_rows, order, last) = rows
-    out = empty((*lead, c_rows.shape[1]), c_rows.dtype)
-    saved = (at(order), *_strided(last))
-    _call(function, batch, out.shape[-1], out.dtype, gather, scatter, *_strided(c_rows), *saved, at(out))
-    return array_namespace(c).asarray(out)
+    c_at, c_stride, _, order_at, stride, _, last_at, *_ = rows.words
+    out, at = rows.empty(c.shape[-1])
+    _call(function, rows, c.shape[-1], gather, scatter, c_at, c_stride, order_at, last_at, stride, at)
+    return out
 
 
-def _call(function, batch, n, dtype, *arguments):
-    threads = workers() if batch * n > _FEW else 1
-    if not function(threads, batch, n, dtype == np.float32, *arguments):
+def _call(function, rows, n, *arguments):
+    threads = workers() if rows.batch * n > _FEW else 1
+    found = function(threads, rows.batch, n, rows.single, *arguments)
+    if found < 0:
         raise MemoryError(f"no memory to sort rows of {n} numbers")
+    return found
 
 
-def _rows(*arrays):
-    """(lead, batch, arrays as (1, k) or (batch, k)), contiguous; None for arrays that have no values here."""
-    views = [_view(a) for a in arrays]
-    if any(v is None or v.dtype != views[0].dtype or v.dtype not in (np.float32, np.float64) for v in views):
+def _rows(*given):
+    if not all(map(arrays.takes, given)):
         return None
-    lead = np.broadcast_shapes(*(v.shape[:-1] for v in views))
-    return lead, math.prod(lead), [_flat(v, lead) for v in views]
-
-
-def _flat(v, lead):
-    if v.shape[:-1] != lead and math.prod(v.shape[:-1]) != 1:
-        v = np.broadcast_to(v, (*lead, v.shape[-1]))
-    return np.ascontiguousarray(v).reshape(math.prod(v.shape[:-1]), v.shape[-1])
-
-
-def _view(a):
-    if is_numpy_array(a):
-        return a
-    if is_torch_array(a) and a.device.type == "cpu":
-        return a.numpy(force=True)
-    return None
-
-
-def _strided(a):
-    return at(a), a.shape[1] if a.shape[0] > 1 else 0
+    rows = arrays.Rows.of(given, views=False)
+    if rows is None and len({a.dtype for a in given}) == 1:  # the leading dimensions cross
+        lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in given))
+        xp = array_namespace(*given)
+        given = tuple(a if arrays.ones(a.shape[:-1]) else xp.broadcast_to(a, (*lead, a.shape[-1])) for a in given)
+        rows = arrays.Rows.of(given, views=False)
+    return rows

@@ -2,6 +2,7 @@
 // blocks. Rows of n numbers of one type, `stride` apart; stride 0: the same for all. Sums are in double precision.
 #include <algorithm>
 #include <atomic>
+#include <climits>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -140,12 +141,16 @@ struct Projection {
   std::ptrdiff_t x_stride;
   const T* eps;
   std::ptrdiff_t eps_stride;
-  T *y, *order, *first, *last, *off;
+  T *y, *order, *first, *last, *off, *inverses;
+  std::atomic<std::ptrdiff_t>* wrong;
 
   void operator()(std::ptrdiff_t b, Scratch<T>& scratch) const {
     const T* xb = x + b * x_stride;
     const double e = eps[b * eps_stride];
     T *yb = y + b * n, *ob = order + b * n, *fb = first + b * n, *lb = last + b * n, *qb = rank ? off + b * n : nullptr;
+    const double inverse = std::isfinite(e) && e >= double(std::numeric_limits<T>::min()) ? 1 / e : 0;  // else it has no effect
+    if (eps_stride || !b) inverses[eps_stride ? b : 0] = T(inverse);
+    if (e < 0) ++*wrong;
     bool good = std::isfinite(e) && e >= 0;
     for (std::ptrdiff_t i = 0; i < n; i++) good = good && std::isfinite(xb[i]);
     if (!good) {
@@ -159,7 +164,6 @@ struct Projection {
     const auto s = [&](std::ptrdiff_t i) { return double(to_number<T>(entries[i].key)); };
     const std::ptrdiff_t count = rank ? pool(n, [&](std::ptrdiff_t i) { return s(i) - e * double(i); }, blocks)
                                       : pool(n, [&](std::ptrdiff_t i) { return double(i) - e * s(i); }, blocks);
-    const double inverse = e >= double(std::numeric_limits<T>::min()) ? 1 / e : 0;
     for (std::ptrdiff_t k = 0; k < count; k++) {
       const std::ptrdiff_t f = blocks[k].first, l = (k + 1 < count ? blocks[k + 1].first : n) - 1;
       const double middle = 0.5 * double(f + l), average = mean(f, l, s);
@@ -203,13 +207,56 @@ struct Means {
   }
 };
 
+// The gradients of <c, y> in x and in eps.
+template <class T>
+struct Gradient {
+  std::ptrdiff_t n;
+  bool rank, descending;
+  const T* c;
+  std::ptrdiff_t c_stride;
+  const T *order, *last, *off;
+  std::ptrdiff_t stride;
+  const T* inverses;
+  std::ptrdiff_t inverse_stride;
+  T *dx, *deps;
+
+  void operator()(std::ptrdiff_t b, Nothing&) const {
+    const T *cb = c + b * c_stride, *ob = order + b * stride, *lb = last + b * stride, *qb = rank ? off + b * stride : nullptr;
+    const double inverse = inverses[b * inverse_stride];
+    T* to = dx + b * n;
+    double along = 0;  // <(I - M) y, c>
+    for (std::ptrdiff_t f = 0, l; f < n; f = l + 1) {
+      l = std::ptrdiff_t(lb[f]);
+      const double middle = 0.5 * double(f + l);
+      const double average = mean(f, l, [&](std::ptrdiff_t i) { return double(rank ? cb[std::ptrdiff_t(ob[i])] : cb[i]); });
+      for (std::ptrdiff_t i = f; i <= l; i++) {
+        const std::ptrdiff_t place = std::ptrdiff_t(ob[i]);
+        to[place] = T(rank ? inverse * (cb[place] - average) : average);
+        along += rank ? double(qb[place]) * cb[place] : (double(i) - middle) * inverse * cb[i];
+      }
+    }
+    deps[b] = T(descending ? inverse * along : -inverse * along);
+  }
+};
+
 template <class T>
 int project(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int rank, const void* x, std::ptrdiff_t x_stride, const void* eps,
-            std::ptrdiff_t eps_stride, void* y, void* order, void* first, void* last, void* off) {
+            std::ptrdiff_t eps_stride, void* y, void* order, void* first, void* last, void* off, void* inverses) {
   const auto in = [](const void* a) { return static_cast<const T*>(a); };
   const auto out = [](void* a) { return static_cast<T*>(a); };
-  return each_row<Scratch<T>>(threads, batch, Projection<T>{n, rank != 0, in(x), x_stride, in(eps), eps_stride, out(y), out(order),
-                                                            out(first), out(last), out(off)});
+  std::atomic<std::ptrdiff_t> wrong{0};
+  const Projection<T> work{n, rank != 0, in(x), x_stride, in(eps), eps_stride, out(y), out(order),
+                           out(first), out(last), out(off), out(inverses), &wrong};
+  return each_row<Scratch<T>>(threads, batch, work) ? int(std::min<std::ptrdiff_t>(wrong, INT_MAX)) : -1;
+}
+
+template <class T>
+int gradient(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int rank, int descending, const void* c, std::ptrdiff_t c_stride,
+             const void* order, const void* last, const void* off, std::ptrdiff_t stride, const void* inverses,
+             std::ptrdiff_t inverse_stride, void* dx, void* deps) {
+  const auto in = [](const void* a) { return static_cast<const T*>(a); };
+  return each_row<Nothing>(threads, batch, Gradient<T>{n, rank != 0, descending != 0, in(c), c_stride, in(order), in(last), in(off), stride,
+                                                       in(inverses), inverse_stride, static_cast<T*>(dx), static_cast<T*>(deps)}) - 1;
 }
 
 template <class T>
@@ -217,7 +264,7 @@ int average(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int gather, int
             const void* order, const void* last, std::ptrdiff_t stride, void* out) {
   const auto in = [](const void* a) { return static_cast<const T*>(a); };
   return each_row<Nothing>(threads, batch, Means<T>{n, gather != 0, scatter != 0, in(c), c_stride, in(order), in(last), stride,
-                                                    static_cast<T*>(out)});
+                                                    static_cast<T*>(out)}) - 1;
 }
 
 }  // namespace
@@ -227,11 +274,22 @@ using namespace cvxlayers;
 
 // All arrays are of float (single) or of double. x (batch, n), eps (batch, 1); y (batch, n): with rank the soft ranks, else the
 // soft sort; order: where the sorted entries are in x; first, last: of the block of each sorted entry; off: with rank, y less
-// the mean of its block. A row that is not finite, or with eps < 0, has NaN in y and is one block. Returns 0 without memory.
+// the mean of its block; inverses: 1 / eps, as many as there are of eps. A row that is not finite, or with eps < 0, has NaN in y
+// and is one block. Returns how many have eps < 0. All three: -1 without memory.
 EXPORT int cvxlayers_permutahedron(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int rank, const void* x,
                                    std::ptrdiff_t x_stride, const void* eps, std::ptrdiff_t eps_stride, void* y, void* order,
-                                   void* first, void* last, void* off) {
-  return (single ? project<float> : project<double>)(threads, batch, n, rank, x, x_stride, eps, eps_stride, y, order, first, last, off);
+                                   void* first, void* last, void* off, void* inverses) {
+  return (single ? project<float> : project<double>)(threads, batch, n, rank, x, x_stride, eps, eps_stride, y, order, first, last, off,
+                                                     inverses);
+}
+
+// dx (batch, n), deps (batch, 1): the gradients of <c, y>; descending: y was the soft sort of -x, times -1.
+EXPORT int cvxlayers_permutahedron_vjp(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int rank, int descending,
+                                       const void* c, std::ptrdiff_t c_stride, const void* order, const void* last, const void* off,
+                                       std::ptrdiff_t stride, const void* inverses, std::ptrdiff_t inverse_stride,
+                                       void* dx, void* deps) {
+  return (single ? gradient<float> : gradient<double>)(threads, batch, n, rank, descending, c, c_stride, order, last, off, stride,
+                                                       inverses, inverse_stride, dx, deps);
 }
 
 // out (batch, n) := the means of c over the blocks. c and out are in the order of the sorted entries; with gather c, and with
