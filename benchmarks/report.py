@@ -1,7 +1,7 @@
 """Tables and figures of what takes how long, and how exact it is.
 
 A record is what a benchmark says of one contestant on one problem: {"name", "times": (forward, backward) in ms, backward None
-where there is none, "errors": (of the result, of the gradient), none for what only stands for the least that anything costs,
+where there is none, "errors": (of the result, of the gradient), not there for what does something simpler,
 "refused": items without an answer}, or {"name", "reason"} of a contestant that failed.
 """
 
