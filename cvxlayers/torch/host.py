@@ -1,9 +1,10 @@
 """`lift` turns any DiffMap into a function with all of torch's transformations.
 
-The mechanism is one `autograd.Function`, `_Host`, with the rules of every transformation (backward, jvp, vmap). Its
-computation is an opaque custom op with a rule for fake tensors, so that torch.compile and torch.export can trace it;
-plain eager tensors skip the op. Compiled code enters through `allow_in_graph`: Dynamo must see neither the op alone (a
-custom op has no forward mode, and jvp through it is silently zero) nor the inside of `_Host`.
+The mechanism is one `autograd.Function`, `_Host`, with the rules of every transformation (backward, jvp, vmap), and
+`_Recorded`, its shorter form for plain tensors of which a graph is recorded. Its computation is an opaque custom op with a
+rule for fake tensors, so that torch.compile and torch.export can trace it; plain eager tensors skip the op. Compiled code
+enters through `allow_in_graph`: Dynamo must see neither the op alone (a custom op has no forward mode, and jvp through it is
+silently zero) nor the inside of `_Host`.
 """
 
 from __future__ import annotations
