@@ -43,12 +43,11 @@ def permutahedron(x, eps, rank):
     n = x.shape[-1]
     out = [rows.empty(n) if k < 4 or rank else (None, None) for k in range(5)]
     x_at, x_stride, _, eps_at, eps_stride, _ = rows.words
-    out.append(rows.empty(1) if eps_stride else rows.empty(1, eps.shape[:-1]))
-    wrong = _call(function, rows, n, rank, x_at, x_stride, eps_at, eps_stride, *(at for _, at in out))
-    found = [array for array, _ in out]
-    if found[-1].shape != eps.shape:  # the leading dimensions cross
-        found[-1] = found[-1][tuple(map(slice, eps.shape))]
-    return found, wrong
+    inverse, inverse_at = rows.empty(1) if eps_stride else rows.empty(1, eps.shape[:-1])
+    wrong = _call(function, rows, n, rank, x_at, x_stride, eps_at, eps_stride, *(at for _, at in out), inverse_at)
+    if inverse.shape != eps.shape:  # the leading dimensions cross
+        inverse = inverse[tuple(map(slice, eps.shape))]
+    return [*(array for array, _ in out), inverse], wrong
 
 
 def vjp(saved, c, rank, descending=False):
