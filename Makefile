@@ -25,10 +25,10 @@ GALLERY := closed_forms sudoku denoising polytope learn_to_sort digits_transport
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/quickstart.py
+	@$(BIN)/python examples/quickstart.py
 
 swap: $(VENV)/.test
-	$(BIN)/python examples/swap_frameworks.py
+	@$(BIN)/python examples/swap_frameworks.py
 
 distributed: $(VENV)/.test
 	$(BIN)/python examples/distributed.py
@@ -100,25 +100,29 @@ clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info
 
 $(VENV)/.venv:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 $(VENV)/.demo: $(VENV)/.venv $(SETUP)
-	$(INSTALL) -e '.[torch,examples]'
-	touch $@
+	@echo "Installing into $(VENV), once: a minute or two"
+	@$(INSTALL) -e '.[torch,examples]'
+	@touch $@
 
 # tensorflow-cpu stands in for the user's tensorflow: the same library without a gigabyte of GPU code.
 $(VENV)/.test: $(VENV)/.venv $(SETUP)
-	$(INSTALL) -e '.[torch,jax,test]' tensorflow-cpu keras ruff mypy
-	touch $@
+	@echo "Installing into $(VENV), once: a minute or two"
+	@$(INSTALL) -e '.[torch,jax,test]' tensorflow-cpu keras ruff mypy
+	@touch $@
 
 $(VENV)/.docs: $(VENV)/.test
-	$(INSTALL) furo ipykernel jupytext myst-nb playwright sphinx sphinx-copybutton sphinx-design sphinx-mathjax-offline
-	touch $@
+	@echo "Installing into $(VENV), once: a minute or two"
+	@$(INSTALL) furo ipykernel jupytext myst-nb playwright sphinx sphinx-copybutton sphinx-design sphinx-mathjax-offline
+	@touch $@
 
 $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e '.[torch]'
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers-old.txt
-	touch $@
+	@echo "Installing into $(PEERS), once: some minutes"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e '.[torch]'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers-old.txt
+	@touch $@
