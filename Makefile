@@ -124,5 +124,5 @@ $(PEERS)/.peers: benchmarks/peers.txt $(SETUP)
 	@echo "Installing into $(PEERS), once: some minutes"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e '.[torch]'
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers-old.txt
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -r benchmarks/peers-old.txt
 	@touch $@

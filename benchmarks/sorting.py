@@ -1,7 +1,7 @@
 """Soft sorting and ranking: forward + backward of a batch in milliseconds, float64, next to the errors.
 
     eps = 1, x standard normal (B, n); torch.sort as the floor, torchsort 0.1.10 (it compiles its kernel when it is
-    installed, which takes setuptools < 80 and a PATH without nvcc), and the projection as a CvxpyLayer up to n = 100
+    installed, by `make peers`, which takes a PATH without nvcc), and the projection as a CvxpyLayer up to n = 100
 
 All run in turn in one process; the best call counts. Errors are the largest entries relative to the projection by SciPy's
 isotonic regression, for the first row, and to the derivative that its blocks have. Run: python benchmarks/sorting.py [--quick]
@@ -86,7 +86,7 @@ def entry(name, function, x):
 def rows(options):
     """A row for each function and size."""
     if not installed("torchsort"):
-        print("torchsort is not installed, skipped: pip install torchsort==0.1.10 --no-build-isolation, with setuptools < 80")
+        print("torchsort is not installed, skipped: make peers")
     for rank in (True, False):
         for n, B in SIZES[:4] if options.quick else SIZES:
             rng = np.random.default_rng(n + B)
