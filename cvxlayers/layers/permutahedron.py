@@ -96,15 +96,15 @@ class SoftSort(_Permutahedron):
     def jvp(self, saved, dx, deps):
         """M dx - off deps / eps."""
         *blocks, inverse = saved
-        return (_means(dx, blocks, gather=True) - self._off(*saved[1:]) * (inverse * deps),)
+        return (_means(dx, blocks) - self._off(*saved[1:]) * (inverse * deps),)
 
     def vjp(self, saved, c):
         """M c in the order of x, -<off, c> / eps."""
         found = native.vjp(saved, c, rank=False, descending=self.descending)
         if found:
             return found
-        *blocks, inverse = saved
-        return _means(c, blocks, scatter=True), -inverse * inner(array_namespace(c), self._off(*saved[1:]), c)
+        order, first, last, inverse = saved
+        return put(block_means(c, first, last), order), -inverse * inner(array_namespace(c), self._off(*saved[1:]), c)
 
     def jvp2(self, saved, s, t):
         """2 off ds dt / eps^2."""
@@ -153,14 +153,14 @@ class SoftRank(_Permutahedron):
 
 def _off(c, blocks):
     """(I - M) c, in the order of x."""
-    return c - _means(c, blocks, gather=True, scatter=True)
+    return c - _means(c, blocks, scatter=True)
 
 
-def _means(c, saved, gather=False, scatter=False):
-    """M c; gather: c is in the order of x, else in the sorted one; scatter: the result is."""
+def _means(c, saved, scatter=False):
+    """M c for c in the order of x; the result is in the sorted one, or, with scatter, in that of x."""
     order, first, last = saved
-    found = native.means(c, order, last, gather, scatter)
+    found = native.means(c, order, last, scatter)
     if found is not None:
         return found
-    mean = block_means(taken(c, order) if gather else c, first, last)
+    mean = block_means(taken(c, order), first, last)
     return put(mean, order) if scatter else mean

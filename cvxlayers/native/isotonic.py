@@ -66,15 +66,15 @@ def vjp(saved, c, rank, descending=False):
     return dx, deps
 
 
-def means(c, order, last, gather, scatter):
-    """The means of c over blocks; gather: c is in the order of x, else in the sorted one; scatter: the result is."""
-    function = _function("block_means", _int, _int, _pointer, _long, _pointer, _pointer, _long, _pointer)
+def means(c, order, last, scatter):
+    """The means over blocks of c, in the order of x, in the sorted order; scatter: in that of x."""
+    function = _function("block_means", _int, _pointer, _long, _pointer, _pointer, _long, _pointer)
     rows = _rows(c, order, last) if function else None
     if rows is None:
         return None
     c_at, c_stride, _, order_at, stride, _, last_at, *_ = rows.words
     out, at = rows.empty(c.shape[-1])
-    _call(function, rows, c.shape[-1], gather, scatter, c_at, c_stride, order_at, last_at, stride, at)
+    _call(function, rows, c.shape[-1], scatter, c_at, c_stride, order_at, last_at, stride, at)
     return out
 
 

@@ -188,7 +188,7 @@ struct Nothing {
 template <class T>
 struct Means {
   std::ptrdiff_t n;
-  bool gather, scatter;
+  bool scatter;
   const T* c;
   std::ptrdiff_t c_stride;
   const T *order, *last;
@@ -198,7 +198,7 @@ struct Means {
   void operator()(std::ptrdiff_t b, Nothing&) const {
     const T *cb = c + b * c_stride, *ob = order + b * stride, *lb = last + b * stride;
     T* to = out + b * n;
-    const auto at = [&](std::ptrdiff_t i) { return double(gather ? cb[std::ptrdiff_t(ob[i])] : cb[i]); };
+    const auto at = [&](std::ptrdiff_t i) { return double(cb[std::ptrdiff_t(ob[i])]); };
     for (std::ptrdiff_t f = 0, l; f < n; f = l + 1) {
       l = std::ptrdiff_t(lb[f]);
       const T average = T(mean(f, l, at));
@@ -260,10 +260,10 @@ int gradient(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int rank, int 
 }
 
 template <class T>
-int average(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int gather, int scatter, const void* c, std::ptrdiff_t c_stride,
+int average(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int scatter, const void* c, std::ptrdiff_t c_stride,
             const void* order, const void* last, std::ptrdiff_t stride, void* out) {
   const auto in = [](const void* a) { return static_cast<const T*>(a); };
-  return each_row<Nothing>(threads, batch, Means<T>{n, gather != 0, scatter != 0, in(c), c_stride, in(order), in(last), stride,
+  return each_row<Nothing>(threads, batch, Means<T>{n, scatter != 0, in(c), c_stride, in(order), in(last), stride,
                                                     static_cast<T*>(out)}) - 1;
 }
 
@@ -292,10 +292,9 @@ EXPORT int cvxlayers_permutahedron_vjp(int threads, std::ptrdiff_t batch, std::p
                                                        inverses, inverse_stride, dx, deps);
 }
 
-// out (batch, n) := the means of c over the blocks. c and out are in the order of the sorted entries; with gather c, and with
-// scatter out, is in that of x.
-EXPORT int cvxlayers_block_means(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int gather, int scatter,
-                                 const void* c, std::ptrdiff_t c_stride, const void* order, const void* last, std::ptrdiff_t stride,
-                                 void* out) {
-  return (single ? average<float> : average<double>)(threads, batch, n, gather, scatter, c, c_stride, order, last, stride, out);
+// out (batch, n) := the means over the blocks of c, which is in the order of x; out is in that of the sorted entries or, with
+// scatter, in that of x.
+EXPORT int cvxlayers_block_means(int threads, std::ptrdiff_t batch, std::ptrdiff_t n, int single, int scatter, const void* c,
+                                 std::ptrdiff_t c_stride, const void* order, const void* last, std::ptrdiff_t stride, void* out) {
+  return (single ? average<float> : average<double>)(threads, batch, n, scatter, c, c_stride, order, last, stride, out);
 }
