@@ -23,8 +23,6 @@ from cvxpy.reductions.cone2cone.exact import ExactCone2Cone, PowNDConversion
 from .errors import ProblemError
 
 _ROWS = (cp.constraints.Equality, cp.constraints.Inequality, cp.Zero, cp.NonNeg, cp.NonPos)
-
-
 _CONES = (cp.SOC, cp.PSD, cp.ExpCone, cp.PowCone3D, PowConeND)
 _COMPLEX = (cp.constraints.Equality, cp.Zero, cp.PSD)
 
