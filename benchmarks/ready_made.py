@@ -1,6 +1,6 @@
 """The ready-made layers against what people use for the same today: the scripts below, each in a process of its own.
 
-With --docs, the table and the figure go to docs/. Run: python benchmarks/ready_made.py [--quick] [--docs]
+With --docs, the tables and the figure go to docs/. Run: python benchmarks/ready_made.py [--quick] [--docs]
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import json
 import warnings
 from typing import NamedTuple
 
-from cases import CORES, limits, machine, parser
+import torch
+from cases import CORES, Entry, in_turn, limits, machine, parser
 
 OURS, EXACT = "cvxlayers", 1e-6
 
@@ -67,7 +68,7 @@ def cell(record, fastest=None):
     return f"{text} ({', '.join(said)})" if said else text
 
 
-def figure(rows, path, dtype="float64"):
+def figure(rows, path):
     """Times of all, a line for each problem; hollow where the gradient is wrong by more than `EXACT`."""
     import matplotlib
 
@@ -90,18 +91,37 @@ def figure(rows, path, dtype="float64"):
             axes.plot(sum(record["times"]), height, marker, color=color, ms=7 if own else 6, mfc=color if good else "white")
         if any("errors" in row.named().get(name, {}) for row in rows):
             axes.plot([], [], marker, color=color, label=name)
-    least = dict.fromkeys(r["name"] for row in rows for r in row.records if "times" in r and "errors" not in r)
-    if least:
-        axes.plot([], [], "|", color="0.5", ms=10, label=", ".join(least))
+    simpler = dict.fromkeys(r["name"] for row in rows for r in row.records if "times" in r and "errors" not in r)
+    if simpler:
+        axes.plot([], [], "|", color="0.5", ms=10, label=", ".join(simpler))
     axes.plot([], [], "o", color="gray", mfc="white", label=f"gradient off by more than {EXACT:.0e}")
     axes.set_yticks(range(len(rows)), [f"{row.title}, B = {row.B}" for row in rows])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xscale("log")
-    axes.set_xlabel(f"forward + backward of the batch, ms ({CORES} cores, {dtype})")
+    axes.set_xlabel(f"forward + backward of the batch, ms ({CORES} cores, float64)")
     axes.grid(axis="both", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     fig.savefig(path, dpi=130)
+
+
+def functions_in_turn(functions, x, gx, errors, options):
+    """Records of functions of one tensor, {name: function}. errors(y, g): those of the result and of the gradient, in NumPy;
+    what is torch's own does something simpler, and has none."""
+    results = in_turn([_entry(*item, x) for item in functions.items()], gx, options.rounds, options.seconds)
+    for entry, (forward, backward, y, g) in results.items():
+        record = {"name": entry.name, "times": (min(forward), min(backward))}
+        yield record if entry.name.startswith("torch.") else {**record, "errors": errors(y, g)}
+
+
+def _entry(name, function, x):
+    last = []
+
+    def forward():
+        last[:] = [function(x)]
+        return last[0].detach().numpy()
+
+    return Entry(name, CORES, forward, lambda gx: torch.autograd.grad(last[0], x, gx)[0].numpy())
 
 
 def run(doc, rows):

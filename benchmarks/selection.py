@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import cvxpy as cp
 import torch
-from cases import CORES, Entry, in_turn, installed
-from report import Row, run
+from cases import installed
+from report import Row, functions_in_turn, run
 
 import cvxlayers.torch as ours
 
 SIZES = ((10, 1), (10, 128), (1000, 128), (10000, 16), (10000, 128))
-K, FLOOR = 5, "torch.softmax"
+K = 5
 CVXPY_LARGEST = 10_000  # scores of a batch up to which the CVXPY form is measured
 
 
@@ -64,7 +64,7 @@ def contestants(name, n, B, dtype):
     """Functions by their names; ours first."""
     found = {"cvxlayers": {"sparsemax": ours.sparsemax, "sparse_topk": lambda x: ours.sparse_topk(x, K)}.get(name)}
     found["cvxlayers"] = found["cvxlayers"] or (lambda x: ours.lml(x, K))
-    found[FLOOR] = lambda x: torch.softmax(x, -1)
+    found["torch.softmax"] = lambda x: torch.softmax(x, -1)
     if installed("entmax"):
         import entmax
 
@@ -82,17 +82,6 @@ def contestants(name, n, B, dtype):
     return found
 
 
-def entry(who, function, x):
-    """What is timed."""
-    last = []
-
-    def forward():
-        last[:] = [function(x)]
-        return last[0].detach().numpy()
-
-    return Entry(who, CORES, forward, lambda c: torch.autograd.grad(last[0], x, c)[0].numpy())
-
-
 def rows(options):
     """A row for each function and size."""
     for package, hint in (("entmax", "make peers"), ("lml_official", "lml.py of github.com/locuslab/lml by this name")):
@@ -104,15 +93,13 @@ def rows(options):
                 generator = torch.Generator().manual_seed(n + B)
                 x = torch.randn(B, n, dtype=dtype, generator=generator).requires_grad_()
                 c = torch.randn(B, n, dtype=dtype, generator=generator)
-                y = reference(name, x)
-                g = gradient(name, y, c).numpy()
-                entries = [entry(*item, x) for item in contestants(name, n, B, dtype).items()]
-                records = []
-                for e, (forward, backward, found, slope) in in_turn(entries, c, options.rounds, options.seconds).items():
-                    record = {"name": e.name, "times": (min(forward), min(backward))}
-                    if e.name != FLOOR:
-                        record["errors"] = float(abs(found - y.numpy()).max()), float(abs(slope - g).max())
-                    records.append(record)
+                exact = reference(name, x)
+                y, g = exact.numpy(), gradient(name, exact, c).numpy()
+
+                def errors(found, slope, y=y, g=g):
+                    return float(abs(found - y).max()), float(abs(slope - g).max())
+
+                records = list(functions_in_turn(contestants(name, n, B, dtype), x, c, errors, options))
                 double = dtype is torch.float64
                 yield Row(f"{name} n={n}" + ("" if double else ", float32"), B, records, drawn=double)
 

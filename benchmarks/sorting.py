@@ -1,6 +1,6 @@
 """Soft sorting and ranking: forward + backward of a batch in milliseconds, float64, next to the errors.
 
-    eps = 1, x standard normal (B, n); torch.sort as the floor, torchsort 0.1.10 (it compiles its kernel when it is
+    eps = 1, x standard normal (B, n); torch.sort to compare with, torchsort 0.1.10 (it compiles its kernel when it is
     installed, by `make peers`, which takes a PATH without nvcc), and the projection as a CvxpyLayer up to n = 100
 
 All run in turn in one process; the best call counts. Errors are the largest entries relative to the projection by SciPy's
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from cases import CORES, Entry, difference, in_turn, installed
-from report import Row, run
+from cases import difference, installed
+from report import Row, functions_in_turn, run
 from scipy.optimize import isotonic_regression
 
 from cvxlayers.torch import CvxpyLayer, soft_rank, soft_sort
 
 SIZES = [(n, B) for n in (10, 100, 1000, 10000) for B in (1, 128)]
-FLOOR = "torch.sort"
 LARGEST = 100  # variables, for the form in CVXPY
 
 
@@ -59,7 +58,7 @@ def in_cvxpy(n, rank):
 
 def functions(n, rank):
     """name -> function of x."""
-    found = {"cvxlayers": soft_rank if rank else soft_sort, FLOOR: lambda x: torch.sort(x).values}
+    found = {"cvxlayers": soft_rank if rank else soft_sort, "torch.sort": lambda x: torch.sort(x).values}
     if installed("torchsort"):
         import torchsort
 
@@ -67,20 +66,6 @@ def functions(n, rank):
     if 1 < n <= LARGEST:
         found["CvxpyLayer"] = in_cvxpy(n, rank)
     return found
-
-
-def entry(name, function, x):
-    """What is timed, with its gradient in x."""
-    last = []
-
-    def forward():
-        last[:] = [function(x)]
-        return last[0].detach().numpy()[0]
-
-    def backward(gx):
-        return torch.autograd.grad(last[0], x, gx)[0].numpy()[0]
-
-    return Entry(name, CORES, forward, backward)
 
 
 def rows(options):
@@ -93,13 +78,11 @@ def rows(options):
             x = torch.tensor(rng.standard_normal((B, n)), requires_grad=True)
             gx = torch.tensor(rng.standard_normal((B, n)))
             y, g = reference(x.detach().numpy()[0], gx.numpy()[0], rank)
-            entries = [entry(*item, x) for item in functions(n, rank).items()]
-            records = []
-            for e, (forward, backward, y1, g1) in in_turn(entries, gx, options.rounds, options.seconds).items():
-                record = {"name": e.name, "times": (min(forward), min(backward))}
-                if e.name != FLOOR:
-                    record["errors"] = difference(y1, y), difference(g1, g)
-                records.append(record)
+
+            def errors(found, slope, y=y, g=g):
+                return difference(found[0], y), difference(slope[0], g)
+
+            records = list(functions_in_turn(functions(n, rank), x, gx, errors, options))
             yield Row(f"soft_{'rank' if rank else 'sort'} n={n}", B, records)
 
 
